@@ -1,0 +1,34 @@
+"""jtrain trains neural networks in JAX/Flax, and knows how to train them well.
+
+The names below are loaded when they are first used, so that `import jtrain` costs nothing.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "assemble": "jtrain.assembly",
+    "train": "jtrain.loop",
+    "advance": "jtrain.loop",
+    "evaluate": "jtrain.verbs.evaluate",
+    "predict": "jtrain.verbs.predict",
+    "check": "jtrain.verbs.check",
+    "Model": "jtrain.models.pure",
+}
+_MODULES = ("config", "durations", "errors")
+
+__all__ = ["__version__", *_HOME, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"jtrain.{name}")
+    raise AttributeError(f"module 'jtrain' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

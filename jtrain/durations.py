@@ -1,0 +1,88 @@
+"""Durations with a unit, turned once into optimizer updates by exact arithmetic."""
+
+import dataclasses
+import fractions
+import math
+import re
+
+_FORM = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,2})?|\.[0-9]+)\s*([A-Za-z%]*)\s*")
+_UNITS = {
+    "step": "steps", "steps": "steps", "epoch": "epochs", "epochs": "epochs",
+    "example": "examples", "examples": "examples", "%": "%",
+}  # fmt: skip
+LONGEST = 2**31 - 1  # the step counter is an int32
+
+
+@dataclasses.dataclass(frozen=True)
+class Duration:
+    """A length of training such as `20epochs`, `500steps`, `1e6examples` or `5%` (of the total)."""
+
+    amount: fractions.Fraction
+    unit: str  # steps, epochs, examples or %
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Duration":
+        """Reads a duration; raises ValueError with the valid forms."""
+        match = _FORM.fullmatch(text)
+        if not match:
+            raise ValueError(f"{text!r} is not a duration such as '20epochs', '500steps', '1e6examples' or '5%'")
+        number, unit = match.groups()
+        amount = fractions.Fraction(number)
+        if not unit and amount != 0:
+            raise ValueError(f"{text!r} needs a unit: '{number}steps', '{number}epochs', '{number}examples' or '{number}%'")
+        if unit and unit not in _UNITS:
+            raise ValueError(f"{text!r}: no such unit {unit!r}; use steps, epochs, examples or %")
+        return cls(amount, _UNITS.get(unit, "steps"), text)
+
+    def updates(self, *, batch_size: int, epoch_examples: int, total: int | None = None) -> fractions.Fraction:
+        """The exact length in optimizer updates.
+
+        Args:
+          batch_size: examples of one update, over all devices.
+          epoch_examples: training examples after the validation cut.
+          total: updates of the whole run, needed by `%` alone.
+        """
+        if self.unit == "steps":
+            return self.amount
+        if self.unit == "examples":
+            return self.amount / batch_size
+        if self.unit == "epochs":
+            return self.amount * epoch_examples / batch_size
+        if total is None:
+            raise ValueError(f"{self.text!r}: the whole run cannot be a share of itself; use steps, epochs or examples")
+        return self.amount * total / 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+    """Turns durations into updates for one run: a total is rounded up, a boundary down."""
+
+    batch_size: int
+    epoch_examples: int
+    total: int
+
+    @classmethod
+    def start(cls, total: str, *, batch_size: int, epoch_examples: int) -> "Clock":
+        exact = Duration.parse(total).updates(batch_size=batch_size, epoch_examples=epoch_examples)
+        updates = math.ceil(exact)
+        if not 1 <= updates <= LONGEST:
+            raise ValueError(f"{total!r} is {updates} updates; a run has 1 to {LONGEST}")
+        return cls(batch_size, epoch_examples, updates)
+
+    def boundary(self, text: str) -> int:
+        """Updates before a boundary, rounded down; raises ValueError if something rounds to nothing."""
+        duration = Duration.parse(text)
+        exact = duration.updates(
+            batch_size=self.batch_size, epoch_examples=self.epoch_examples, total=self.total
+        )
+        if exact > LONGEST:
+            raise ValueError(f"{text!r} is longer than any run ({LONGEST} updates)")
+        updates = math.floor(exact)
+        if duration.amount > 0 and updates == 0:
+            raise ValueError(f"{text!r} is less than one update ({self.batch_size} examples an update)")
+        return updates
+
+    def epoch(self, step: int) -> float:
+        """Epochs seen after `step` updates."""
+        return step * self.batch_size / self.epoch_examples

@@ -1,0 +1,64 @@
+"""The device mesh and how arrays lie on it: the one file that knows about devices."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jtrain.errors import ConfigError
+
+
+def make_mesh(devices: int = 0) -> Mesh:
+    """A mesh of the first `devices` devices (0: all) with one axis, `data`.
+
+    Raises:
+      ConfigError: when there are fewer devices than asked for.
+    """
+    available = jax.devices()
+    if devices > len(available):
+        raise ConfigError(f"mesh.devices: {devices} asked for, {len(available)} there ({available[0].platform})")
+    chosen = available[: devices or len(available)]
+    # Auto, not the default Explicit: Linen's Dropout fails under explicit axes.
+    return jax.make_mesh((len(chosen),), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=chosen)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def by_data(mesh: Mesh) -> NamedSharding:
+    """The leading axis is cut over the `data` axis of the mesh."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def place(tree: Any, sharding: NamedSharding) -> Any:
+    """Puts host arrays onto the mesh; the caller must not write into them again."""
+    return jax.device_put(tree, sharding)
+
+
+def for_batch(mesh: Mesh, size: int) -> NamedSharding:
+    """How a batch of `size` examples is placed: cut over the devices where it divides, else whole on each."""
+    return by_data(mesh) if size % mesh.size == 0 else replicated(mesh)
+
+
+def make_constrain(mesh: Mesh) -> Callable[[Any], Any]:
+    """Inside a compiled step: cuts a batch over the devices, evenly or not.
+
+    Unlike an argument, a value inside a program may be cut unevenly; no example is added, so that batch
+    statistics are those of one device.
+    """
+    return lambda batch: jax.lax.with_sharding_constraint(batch, by_data(mesh))
+
+
+def must_block(mesh: Mesh) -> bool:
+    """True on simulated devices, where a second step in flight can deadlock (XLA then aborts)."""
+    return mesh.size > 1 and mesh.devices.flat[0].platform == "cpu"
+
+
+def describe(mesh: Mesh) -> str:
+    """Words for the header: '1 × cpu', '8 × NVIDIA H200, data-parallel'."""
+    first = mesh.devices.flat[0]
+    kind = first.device_kind if first.platform != "cpu" else "cpu"
+    return f"{mesh.size} × {kind}" + (", data-parallel" if mesh.size > 1 else "")

@@ -1,0 +1,254 @@
+"""Parts as plain functions in literal tables: signatures become typed, checked options.
+
+A part is a function; its options are its keyword-only parameters. Annotations carry the
+type and the range, so that a config tree can be made from them and checked against them:
+
+    def sgd(*, momentum: Fraction = 0.9, nesterov: bool = False): ...
+    options(sgd)["momentum"].check(1.5)   # ValueError: must be at least 0 and below 1, got 1.5
+"""
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from jtrain.durations import Duration
+from jtrain.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Bounds of a number: closed at `low`; at `high` unless `below`; open at `low` if `above`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def holds(self, value: float) -> bool:
+        low = value > self.low if self.above else value >= self.low
+        high = value < self.high if self.below else value <= self.high
+        return low and high
+
+    def __str__(self) -> str:
+        words = []
+        if self.low > -math.inf:
+            words.append(f"{'above' if self.above else 'at least'} {self.low:g}")
+        if self.high < math.inf:
+            words.append(f"{'below' if self.below else 'at most'} {self.high:g}")
+        return "must be " + " and ".join(words)
+
+
+@dataclasses.dataclass(frozen=True)
+class Time:
+    """Marks a duration. Its config default is text with a unit; the part itself gets updates (int).
+
+    `zero` allows 0 (off).
+    """
+
+    default: str
+    zero: bool = False
+
+
+Count = Annotated[int, Range(1, 2**31 - 1)]
+Size = Annotated[int, Range(1, 2**20)]
+Natural = Annotated[int, Range(0, 2**31 - 1)]
+Fraction = Annotated[float, Range(0, 1, below=True)]
+Share = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(0, 1e6, above=True)]
+NonNegative = Annotated[float, Range(0, 1e6)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option: its default, its type, and the extra conditions on its value."""
+
+    default: Any
+    kind: Any  # bool, int, float, str, tuple, or a Literal
+    conditions: tuple[Any, ...] = ()
+
+    @property
+    def time(self) -> Time | None:
+        """The duration marker, if this option is a duration."""
+        return next((c for c in self.conditions if isinstance(c, Time)), None)
+
+    def check(self, value: Any) -> Any:
+        """Returns `value` (an int becomes a float where a float is asked for); raises ValueError."""
+        if self.time:
+            return _check_time(value, self.time)
+        value = _check_kind(value, self.kind)
+        for condition in self.conditions:
+            if isinstance(condition, Range):
+                if not condition.holds(value):
+                    raise ValueError(f"{condition}, got {value!r}")
+            elif callable(condition):
+                condition(value)
+        return value
+
+
+def option(annotation: Any, default: Any) -> Option:
+    """An `Option` from an annotation such as `Annotated[int, Range(1)]` and its default."""
+    kind, conditions = annotation, ()
+    if get_origin(annotation) is Annotated:
+        kind, *rest = get_args(annotation)
+        conditions = tuple(rest)
+    for condition in conditions:
+        if isinstance(condition, Time):
+            return Option(condition.default, str, conditions)
+    return Option(default, kind, conditions)
+
+
+def options(function: Callable[..., Any]) -> dict[str, Option]:
+    """The keyword-only parameters of a part, as options by name.
+
+    A parameter without a default is an option only if it is a `Time` (its default is in the marker).
+    """
+    hints = _hints(function)
+    found = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            continue
+        default = parameter.default
+        made = option(hints.get(name, type(default)), default)
+        if made.default is inspect.Parameter.empty:
+            raise TypeError(f"{function.__qualname__}: option {name!r} needs a default")
+        found[name] = made
+    return found
+
+
+def named_fields(factory: Callable[..., Any]) -> dict[str, Option]:
+    """Options of any class or function of a user: every parameter that has a default of a plain type.
+
+    Unlike `options`, parameters may be positional and need no annotation (a Flax module's fields).
+    """
+    found = {}
+    for name, parameter in parameters(factory).items():
+        default = parameter.default
+        if name in ("parent", "name", "rngs", "self"):
+            continue
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            continue
+        kind = type(default) if isinstance(default, bool | int | float | str | tuple) else Any
+        found[name] = Option(default, kind)
+    return found
+
+
+def parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a function, or of a class's `__init__` (a metaclass may hide them behind *args)."""
+    if isinstance(factory, type):
+        found = dict(inspect.signature(factory.__init__).parameters)
+        found.pop("self", None)
+        return found
+    return inspect.signature(factory).parameters
+
+
+def nearest(word: str, choices: typing.Iterable[str]) -> str | None:
+    """The choice that `word` was most likely meant to be, or None."""
+    choices = list(choices)
+    best = min(choices, key=lambda c: _distance(word.lower(), c.lower()), default=None)
+    if best is not None and _distance(word.lower(), best.lower()) <= max(1, len(word) // 3):
+        return best
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def did_you_mean(word: str, choices: typing.Iterable[str]) -> str:
+    """' (did you mean 'x'?)', or the list of choices where none is near."""
+    choices = sorted(choices)
+    near = nearest(word, choices)
+    if near:
+        return f"; did you mean {near!r}?"
+    return f"; choose from {', '.join(choices)}" if choices else ""
+
+
+def lookup(table: Mapping[str, Callable[..., Any]], name: str, key: str) -> Callable[..., Any]:
+    """The part called `name`: from the table, or imported when it is `module:Name`.
+
+    Raises:
+      ConfigError: naming `key`, when there is no such part.
+    """
+    if name in table:
+        return table[name]
+    if ":" not in name:
+        raise ConfigError(f"{key}: no such choice {name!r}{did_you_mean(name, table)}")
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"{key}: cannot import {module_name!r}: {error}") from error
+    except Exception as error:  # the user's module raised while it was imported
+        raise ConfigError(f"{key}: {module_name!r} fails on import: {error!r}") from error
+    if not hasattr(module, attribute):
+        near = did_you_mean(attribute, [n for n in vars(module) if not n.startswith("_")])
+        raise ConfigError(f"{key}: {module_name!r} has no {attribute!r}{near}")
+    return getattr(module, attribute)
+
+
+@functools.cache
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    target = function.__init__ if isinstance(function, type) else function
+    return typing.get_type_hints(target, include_extras=True)
+
+
+def _check_time(value: Any, marker: Time) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(f"needs a unit, such as '{value}steps' or '{value}epochs', got {value!r}")
+    duration = Duration.parse(value)
+    if duration.amount == 0 and not marker.zero:
+        raise ValueError(f"must be longer than zero, got {value!r}")
+    return value
+
+
+def _check_kind(value: Any, kind: Any) -> Any:
+    if kind is Any:
+        return value
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        if value not in choices:
+            raise ValueError(f"no such choice {value!r}{did_you_mean(str(value), map(str, choices))}")
+        return value
+    if get_origin(kind) is tuple or kind is tuple:
+        if not isinstance(value, tuple):
+            raise ValueError(f"must be a tuple, got {_shown(value)}")
+        inner = get_args(kind)[0] if get_args(kind) else Any
+        checker = option(inner, None)
+        return tuple(checker.check(v) for v in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        raise ValueError(f"must be {_KIND_WORDS[kind]}, got {_shown(value)}")
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f"must be a finite number, got {value!r}")
+    return value
+
+
+_KIND_WORDS: dict[type, str] = {
+    bool: "True or False", int: "a whole number", float: "a number", str: "text",
+    types.NoneType: "None",
+}  # fmt: skip
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{text[:40]}{'…' if len(text) > 40 else ''} ({type(value).__name__})"
+
+
+def _distance(a: str, b: str) -> int:
+    """Edits (insert, delete, replace, swap of neighbours) between two words."""
+    before: list[int] = []
+    last = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        row = [i]
+        for j, y in enumerate(b, 1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]
