@@ -1,0 +1,1 @@
+"""Schedules, optimizers, parameter groups, and the chain made of them."""
