@@ -1,0 +1,1 @@
+"""Files: checkpoints, writers, progress, pictures."""

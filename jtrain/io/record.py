@@ -1,0 +1,104 @@
+"""What a run leaves behind: rows, events and checkpoints; without a folder, rows in memory alone."""
+
+from pathlib import Path
+from typing import Any
+
+from jtrain.io.checkpoint import Checkpoints, Restored
+from jtrain.io.plots import curves
+from jtrain.io.progress import Screen
+from jtrain.io.workdir import cut_rows, write_json_atomic
+from jtrain.io.writers import EventWriter, JsonlWriter, TensorBoardWriter
+
+
+class Record:
+    """The files of one run, opened for writing.
+
+    Args:
+      folder: the workdir, held by the caller; None keeps rows in memory and saves nothing.
+      screen: where events and evaluations are shown.
+      keep: newest checkpoints to keep, beside the best.
+      tensorboard: also write event files.
+    """
+
+    def __init__(self, folder: Path | None, *, screen: Screen, keep: int = 1, tensorboard: bool = False) -> None:
+        self.folder = folder
+        self.rows: list[dict[str, Any]] = []
+        self._screen = screen
+        self._tensorboard_wanted = tensorboard
+        self._metrics: JsonlWriter | None = None
+        self._events: EventWriter | None = None
+        self._tensorboard: TensorBoardWriter | None = None
+        self._checkpoints: Checkpoints | None = None
+        if folder is not None:
+            self._events = EventWriter(folder / "events.jsonl")
+            self._checkpoints = Checkpoints(folder / "checkpoints", keep=keep, event=self.event)
+            self._checkpoints.clean()
+
+    def restore(self, abstract: dict[str, Any]) -> Restored | None:
+        """The newest whole checkpoint, or None when there is none."""
+        return self._checkpoints.restore(None, abstract) if self._checkpoints else None
+
+    def keep_rows(self, count: int, step: int) -> None:
+        """Cuts metrics.jsonl back to its first `count` rows, those of the restored `step`, and opens it."""
+        if self.folder is None:
+            return
+        path = self.folder / "metrics.jsonl"
+        self.rows = cut_rows(path, count)
+        self._metrics = JsonlWriter(path)
+        if self._tensorboard_wanted:
+            self._tensorboard = TensorBoardWriter(self.folder / "tensorboard", purge_step=step + 1 if step else None)
+
+    def row(self, step: int, epoch: float, split: str, values: dict[str, Any]) -> None:
+        """Writes one row of metrics."""
+        row = {"step": step, "epoch": round(epoch, 6), "split": split} | values
+        self.rows.append(row)
+        if self._metrics:
+            self._metrics.write(row)
+        if self._tensorboard:
+            self._tensorboard.write(row)
+        if split != "train":
+            self._screen.row(row)
+
+    def event(self, kind: str, text: str) -> None:
+        """One line in events.jsonl and on the screen."""
+        if self._events:
+            self._events.write(kind, text)
+        self._screen.line(f"{kind}: {text}")
+
+    def best(self, best: dict[str, Any]) -> None:
+        """Writes best.json."""
+        if self.folder is not None:
+            write_json_atomic(self.folder / "best.json", best)
+
+    def save(
+        self, step: int, state: dict[str, Any], control: dict[str, Any], *, best_step: int | None, block: bool
+    ) -> None:
+        """Saves a checkpoint; the rows so far are safe on the disk before it counts."""
+        if self._checkpoints and self._metrics:
+            self._metrics.sync()
+            control = control | {"rows": len(self.rows)}
+            self._checkpoints.save(step, state, control, best_step=best_step, block=block)
+
+    def newest_step(self) -> int | None:
+        """The newest committed checkpoint."""
+        if not self._checkpoints:
+            return None
+        self._checkpoints.wait()
+        return max(self._checkpoints.steps(), default=None)
+
+    def draw(self, watch: str) -> None:
+        """Writes curves.png from the rows so far; waits for the checkpoints."""
+        if self._checkpoints:
+            self._checkpoints.wait()
+        if self.folder is not None and self.rows:
+            curves(self.rows, self.folder / "curves.png", title=self.folder.name, metric=watch)
+
+    def close(self) -> None:
+        """Ends the writers and waits for a save under way."""
+        try:
+            if self._checkpoints:
+                self._checkpoints.close()
+        finally:
+            for writer in (self._metrics, self._events, self._tensorboard):
+                if writer:
+                    writer.close()
