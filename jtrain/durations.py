@@ -30,7 +30,9 @@ class Duration:
         number, unit = match.groups()
         amount = fractions.Fraction(number)
         if not unit and amount != 0:
-            raise ValueError(f"{text!r} needs a unit: '{number}steps', '{number}epochs', '{number}examples' or '{number}%'")
+            raise ValueError(
+                f"{text!r} needs a unit: '{number}steps', '{number}epochs', '{number}examples' or '{number}%'"
+            )
         if unit and unit not in _UNITS:
             raise ValueError(f"{text!r}: no such unit {unit!r}; use steps, epochs, examples or %")
         return cls(amount, _UNITS.get(unit, "steps"), text)
@@ -71,17 +73,17 @@ class Clock:
         return cls(batch_size, epoch_examples, updates)
 
     def boundary(self, text: str) -> int:
-        """Updates before a boundary, rounded down; raises ValueError if something rounds to nothing."""
-        duration = Duration.parse(text)
-        exact = duration.updates(
+        """Updates before a boundary, rounded down; raises ValueError if longer than any run."""
+        exact = Duration.parse(text).updates(
             batch_size=self.batch_size, epoch_examples=self.epoch_examples, total=self.total
         )
         if exact > LONGEST:
             raise ValueError(f"{text!r} is longer than any run ({LONGEST} updates)")
-        updates = math.floor(exact)
-        if duration.amount > 0 and updates == 0:
-            raise ValueError(f"{text!r} is less than one update ({self.batch_size} examples an update)")
-        return updates
+        return math.floor(exact)
+
+    def period(self, text: str) -> int:
+        """Updates between two events, rounded down, at least 1."""
+        return max(1, self.boundary(text))
 
     def epoch(self, step: int) -> float:
         """Epochs seen after `step` updates."""

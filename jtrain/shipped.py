@@ -27,7 +27,11 @@ def locate(text: str) -> tuple[Path, str | None]:
         if name in shipped():
             return shipped()[name], arg
         near = difflib.get_close_matches(name, shipped(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"shipped: {', '.join(shipped())}; or a path to a .py or .json file"
+        hint = (
+            f"did you mean {near[0]!r}?"
+            if near
+            else f"shipped: {', '.join(shipped())}; or a path to a .py or .json file"
+        )
         raise ConfigError(f"--config={text}: no shipped config {name!r}; {hint}")
     if path.is_file():
         return path, arg

@@ -94,7 +94,8 @@ class Option:
 
 def option(annotation: Any, default: Any) -> Option:
     """An `Option` from an annotation such as `Annotated[int, Range(1)]` and its default."""
-    kind, conditions = annotation, ()
+    kind: Any = annotation
+    conditions: tuple[Any, ...] = ()
     if get_origin(annotation) is Annotated:
         kind, *rest = get_args(annotation)
         conditions = tuple(rest)
@@ -142,7 +143,7 @@ def named_fields(factory: Callable[..., Any]) -> dict[str, Option]:
 def parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """The parameters of a function, or of a class's `__init__` (a metaclass may hide them behind *args)."""
     if isinstance(factory, type):
-        found = dict(inspect.signature(factory.__init__).parameters)
+        found = dict(inspect.signature(_init_of(factory)).parameters)
         found.pop("self", None)
         return found
     return inspect.signature(factory).parameters
@@ -192,8 +193,12 @@ def lookup(table: Mapping[str, Callable[..., Any]], name: str, key: str) -> Call
 
 @functools.cache
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    target = function.__init__ if isinstance(function, type) else function
+    target = _init_of(function) if isinstance(function, type) else function
     return typing.get_type_hints(target, include_extras=True)
+
+
+def _init_of(cls: type) -> Callable[..., Any]:
+    return getattr(cls, "__init__")  # noqa: B009 (mypy distrusts cls.__init__)
 
 
 def _check_time(value: Any, marker: Time) -> Any:

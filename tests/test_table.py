@@ -20,7 +20,8 @@ def test_options_are_the_keyword_only_parameters():
 @pytest.mark.parametrize(
     ("annotation", "bad", "words"),
     [
-        (Count, 0, "at least 1"), (Count, True, "whole number"), (Count, 1.0, "whole number"), (Count, "1", "whole number"),
+        (Count, 0, "at least 1"), (Count, True, "whole number"), (Count, 1.0, "whole number"),
+        (Count, "1", "whole number"),
         (Fraction, 1.0, "below 1"), (Fraction, float("nan"), "finite"), (Fraction, None, "a number"),
         (Annotated[float, Range(0, 1, above=True)], 0.0, "above 0"), (bool, 1, "True or False"),
         (Literal["relu", "gelu"], "rely", "did you mean 'relu'"), (tuple[Count, ...], [1], "tuple"),
@@ -41,7 +42,12 @@ def test_an_int_serves_where_a_float_is_asked_for():
 
 def test_nearest_finds_typos_of_every_kind():
     names = ["momentum", "nesterov", "lr", "label_smoothing"]
-    for typo, right in [("momentun", "momentum"), ("nestreov", "nesterov"), ("lt", "lr"), ("labelsmoothing", "label_smoothing")]:
+    for typo, right in [
+        ("momentun", "momentum"),
+        ("nestreov", "nesterov"),
+        ("lt", "lr"),
+        ("labelsmoothing", "label_smoothing"),
+    ]:
         assert nearest(typo, names) == right
     assert nearest("zzzzzz", names) is None
 
@@ -50,6 +56,10 @@ def test_lookup_of_your_own_part():
     import math
 
     assert lookup({}, "math:sqrt", "model.name") is math.sqrt
-    for name, words in [("math:sqrtt", "did you mean 'sqrt'"), ("nowhere_at_all:f", "cannot import"), ("x", "no such choice")]:
+    for name, words in [
+        ("math:sqrtt", "did you mean 'sqrt'"),
+        ("nowhere_at_all:f", "cannot import"),
+        ("x", "no such choice"),
+    ]:
         with pytest.raises(ConfigError, match=words):
             lookup({}, name, "model.name")

@@ -1,0 +1,277 @@
+"""The config tree: made from the tables of parts, locked, and checked before anything is built."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+import ml_collections
+
+from jtrain.data.augment import parse as parse_augment
+from jtrain.data.sources import SOURCES
+from jtrain.durations import Clock, Duration
+from jtrain.errors import ConfigError
+from jtrain.losses import LOSSES
+from jtrain.models import MODELS
+from jtrain.models.initializers import INITIALIZERS
+from jtrain.optim.chain import CLIPS
+from jtrain.optim.groups import NO_DECAY, check_rules
+from jtrain.optim.optimizers import OPTIMIZERS
+from jtrain.optim.schedules import SCHEDULES
+from jtrain.precision import PRECISIONS
+from jtrain.table import (
+    Count,
+    Option,
+    Range,
+    Time,
+    did_you_mean,
+    lookup,
+    named_fields,
+    nearest,
+    option,
+    options,
+    parameters,
+)  # fmt: skip
+from jtrain.task import TASKS
+
+# A choice is a section with a `name`; every entry of its table has a sub-tree of options beside it,
+# and `options` is free for a part of yours ("module:Name").
+CHOICES: dict[str, tuple[str, Mapping[str, Callable[..., Any]]]] = {
+    "data": ("digits", SOURCES),
+    "model": ("mlp", MODELS),
+    "init": ("model", INITIALIZERS),
+    "loss": ("cross_entropy", LOSSES),
+    "optimizer": ("adamw", OPTIMIZERS),
+    "schedule": ("cosine", SCHEDULES),
+    "clip": ("none", CLIPS),
+}
+FREE = "options"
+
+
+def _one_of(table: Mapping[str, Any]) -> Any:
+    return Literal[tuple(table)]  # type: ignore[misc]
+
+
+# Everything that is not an option of a part: (type and range, default).
+FIELDS: dict[str, tuple[Any, Any]] = {
+    "seed": (Annotated[int, Range(0, 2**32 - 1)], 0),
+    "precision": (_one_of(PRECISIONS), "float32"),
+    "task": (_one_of(TASKS), "classification"),
+    "data.validation": (Annotated[float, Range(0, 1, below=True)], 0.1),
+    "data.placement": (Literal["auto", "resident", "streamed"], "auto"),
+    "data.normalize": (bool, True),
+    "augment": (Annotated[str, parse_augment], ""),
+    "init.params": (tuple[str, ...], (r"(.*/)?kernel",)),
+    "optimizer.lr": (Annotated[float, Range(0, 1000)], 0.0),
+    "optimizer.no_decay": (tuple[str, ...], NO_DECAY),
+    "schedule.warmup": (Annotated[str, Time("0", zero=True)], "0"),
+    "groups": (Annotated[tuple, check_rules], ((".*", 1.0),)),
+    "lr_scale": (Annotated[float, Range(0, 1e6, above=True)], 1.0),
+    "train.total": (Annotated[str, Time("20epochs")], "20epochs"),
+    "train.batch_size": (Count, 128),
+    "train.eval_every": (Annotated[str, Time("1epochs")], "1epochs"),
+    "checkpoint.every": (Annotated[str, Time("10%")], "10%"),
+    "checkpoint.keep": (Annotated[int, Range(1, 1000)], 2),
+    "mesh.devices": (Annotated[int, Range(0, 2**20)], 0),
+    "log.every": (Annotated[str, Time("50steps")], "50steps"),
+    "log.tensorboard": (bool, False),
+    "log.smaller": (str, ""),
+}
+
+# What may differ when a run is resumed; each change is printed.
+MAY_CHANGE = ("log", "checkpoint", "mesh", "lr_scale", "train.total", "optimizer.lr", "schedule")
+
+
+@functools.cache
+def schema() -> dict[str, Option]:
+    """Every option by its dotted key, in the order of the tree."""
+    found: dict[str, Option] = {}
+    for section, (default, table) in CHOICES.items():
+        found[f"{section}.name"] = Option(default, str)
+        for name, part in table.items():
+            for key, opt in options(part).items():
+                found[f"{section}.{name}.{key}"] = opt
+    for key, (kind, default) in FIELDS.items():
+        found[key] = option(kind, default)
+    return found
+
+
+def base() -> ml_collections.ConfigDict:
+    """A new locked config with every field at its default; `c.model.options` and the like are free."""
+    config = ml_collections.ConfigDict()
+    for key, opt in sorted(schema().items(), key=lambda item: _top_first(item[0])):
+        *parents, last = key.split(".")
+        node = config
+        for parent in parents:
+            if parent not in node:
+                node[parent] = ml_collections.ConfigDict()
+            node = node[parent]
+        node[last] = opt.default
+    for section in CHOICES:
+        config[section][FREE] = ml_collections.ConfigDict()
+    config.lock()
+    for section in CHOICES:
+        config[section][FREE].unlock()
+    return config
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'train.batch_size': 128, …}, plain values by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, ml_collections.ConfigDict | dict):
+            found |= flat(value, path + ".")
+        else:
+            found[path] = value
+    return found
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Checks every key, type, range, unit and choice.
+
+    Raises:
+      ConfigError: naming the key, with what is valid.
+    """
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ConfigError(f"config: must be a ConfigDict made by jtrain.config.base(), got {type(config).__name__}")
+    values = flat(config)
+    known = schema()
+    for key in values:
+        if key not in known and not _is_free(key):
+            raise ConfigError(unknown_key(key))
+    for key, opt in known.items():
+        if key not in values:
+            raise ConfigError(f"{key}: is missing; start from jtrain.config.base()")
+        try:
+            opt.check(values[key])
+        except (ValueError, ConfigError) as error:
+            text = str(error)
+            raise ConfigError(text if text.startswith(f"{key}:") else f"{key}: {text}") from error
+    _check_choices(values, known)
+    _check_sense(values)
+
+
+def choice(config: ml_collections.ConfigDict, section: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The part that a section names, and its options; durations are still text.
+
+    Raises:
+      ConfigError: for an unknown name, an import that fails, or options that the part does not have.
+    """
+    name = config[section].name
+    table = CHOICES[section][1]
+    part = lookup(table, name, f"{section}.name")
+    if name in table:
+        return part, {key: config[section][name][key] for key in options(part)}
+    given = config[section][FREE].to_dict()
+    try:
+        known = named_fields(part)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{section}.name: {name!r} cannot be called: {error}") from error
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters(part).values())
+    for key, value in given.items():
+        if key not in known and not takes_any:
+            raise ConfigError(f"{section}.{FREE}.{key}: {name} has no such option{did_you_mean(key, known)}")
+        if key in known and known[key].default is not inspect.Parameter.empty:
+            try:
+                given[key] = known[key].check(value)
+            except ValueError as error:
+                raise ConfigError(f"{section}.{FREE}.{key}: {error}") from error
+    return part, given
+
+
+def timed_choice(
+    config: ml_collections.ConfigDict, section: str, clock: Clock
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """`choice` with its durations turned into updates (int)."""
+    part, given = choice(config, section)
+    name = config[section].name
+    if name in CHOICES[section][1]:
+        for key, opt in options(part).items():
+            if opt.time:
+                given[key] = updates(clock, given[key], f"{section}.{name}.{key}", zero=opt.time.zero)
+    return part, given
+
+
+def updates(clock: Clock, text: str, key: str, *, zero: bool = False) -> int:
+    """Updates of a duration, at least 1 unless it may be `zero`; raises ConfigError naming `key`."""
+    try:
+        return clock.boundary(text) if zero else clock.period(text)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from error
+
+
+def unknown_key(key: str) -> str:
+    """The message for a key that does not exist, with the nearest that does."""
+    known = schema()
+    parts = key.split(".")
+    sections = {".".join(k.split(".")[:n]) for k in known for n in range(1, len(k.split(".")))}
+    if key in sections:
+        inner = sorted({k[len(key) + 1 :].split(".")[0] for k in known if k.startswith(key + ".")})
+        return f"{key}: is a section; set one of {', '.join(f'{key}.{i}' for i in inner)}"
+    parent = ".".join(parts[:-1])
+    siblings = {k[len(parent) + 1 :] if parent else k for k in known if k.rpartition(".")[0] == parent}
+    if siblings and (near := nearest(parts[-1], siblings)):
+        return f"{key}: no such option; did you mean '{parent + '.' if parent else ''}{near}'?"
+    if near := nearest(key, known):
+        return f"{key}: no such option; did you mean '{near}'?"
+    same_end = [k for k in known if k.split(".")[-1] == parts[-1]]
+    if same_end:
+        return f"{key}: no such option; did you mean '{nearest(key, same_end) or same_end[0]}'?"
+    return f"{key}: no such option{did_you_mean(key, {k.split('.')[0] for k in known})}"
+
+
+def changes(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """{key: (old, new)} of all fields that differ."""
+    before, after = flat(old), flat(new)
+    keys = sorted(before.keys() | after.keys())
+    return {k: (before.get(k), after.get(k)) for k in keys if before.get(k) != after.get(k)}
+
+
+def may_change(key: str) -> bool:
+    """Whether a resumed run may have another value of this key."""
+    return any(key == allowed or key.startswith(allowed + ".") for allowed in MAY_CHANGE)
+
+
+def _top_first(key: str) -> tuple[int, str]:
+    return (key.count("."), "") if "." not in key else (1, "")
+
+
+def _is_free(key: str) -> bool:
+    parts = key.split(".")
+    return len(parts) > 2 and parts[0] in CHOICES and parts[1] == FREE
+
+
+def _check_choices(values: dict[str, Any], known: dict[str, Option]) -> None:
+    for section, (_, table) in CHOICES.items():
+        name = values[f"{section}.name"]
+        if name not in table and ":" not in name:
+            raise ConfigError(f"{section}.name: no such choice {name!r}{did_you_mean(name, table)}")
+        for key, opt in known.items():
+            parts = key.split(".")
+            if parts[0] != section or len(parts) != 3 or parts[1] == name:
+                continue
+            if values[key] != opt.default:
+                raise ConfigError(
+                    f"{key}: is set to {values[key]!r}, but {section}.name is {name!r}; "
+                    f"choose {parts[1]!r} or leave it at {opt.default!r}"
+                )
+        free = [key for key in values if key.startswith(f"{section}.{FREE}.")]
+        if free and name in table:
+            raise ConfigError(
+                f"{free[0]}: is for a part of yours ('module:Name'); {section}.name is {name!r}, "
+                f"its options are under {section}.{name}"
+            )
+
+
+def _check_sense(values: dict[str, Any]) -> None:
+    if Duration.parse(values["train.total"]).unit == "%":
+        raise ConfigError("train.total: the whole run cannot be a share of itself; use epochs, steps or examples")
+    for key, opt in schema().items():
+        if opt.time and key != "train.total":
+            duration = Duration.parse(values[key])
+            if duration.unit == "%" and duration.amount > 100:
+                raise ConfigError(f"{key}: {values[key]!r} is more than the whole run")
+    total, warmup = (Duration.parse(values[k]) for k in ("train.total", "schedule.warmup"))
+    if (warmup.unit == total.unit and warmup.amount >= total.amount) or (warmup.unit == "%" and warmup.amount >= 100):
+        raise ConfigError(f"schedule.warmup: {warmup.text!r} leaves nothing of train.total ({total.text!r})")
