@@ -1,0 +1,76 @@
+"""All that training carries from one update to the next, as one pytree."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Tree = Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """The state of a run. All fields are always there; unused ones are empty dicts.
+
+    Attributes:
+      step: updates done, int32 scalar.
+      params: float32 parameters, nested dict.
+      model_state: what the model carries beside them (running statistics), nested dict.
+      opt_state: state of the optax chain, over trainable parameters alone.
+      key: raw key data, uint32 [2]; it never advances: a step uses fold_in(key, step).
+      lr_scale: float32 scalar that multiplies the finished updates.
+      ema: averaged parameters, nested dict.
+      extra: what an option needs beside (by name).
+    """
+
+    step: jax.Array
+    params: Tree
+    model_state: Tree
+    opt_state: Tree
+    key: jax.Array
+    lr_scale: jax.Array
+    ema: Tree
+    extra: Tree
+
+
+def new_state(params: Tree, model_state: Tree, opt_state: Tree, *, key: jax.Array, lr_scale: float) -> TrainState:
+    """A state at step 0 with the typed key `key`."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=model_state,
+        opt_state=opt_state,
+        key=jax.random.key_data(key),
+        lr_scale=jnp.asarray(lr_scale, jnp.float32),
+        ema={},
+        extra={},
+    )
+
+
+def eval_params(state: TrainState) -> Tree:
+    """The parameters that are evaluated."""
+    return state.params
+
+
+def to_flat(state: TrainState) -> dict[str, Any]:
+    """{'params/conv/kernel': leaf}: the state as a checkpoint holds it, whatever its containers."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {_path(keys): leaf for keys, leaf in leaves}
+
+
+def from_flat(flat: dict[str, np.ndarray], like: TrainState) -> TrainState:
+    """The state with the containers of `like` and the leaves of `flat` (same paths as `to_flat`)."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
+    return jax.tree_util.tree_unflatten(structure, [flat[_path(keys)] for keys, _ in leaves])
+
+
+def count(params: Tree) -> int:
+    """Number of parameters."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
+
+
+def _path(keys: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(keys, simple=True, separator="/")
