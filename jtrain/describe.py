@@ -1,0 +1,88 @@
+"""A run in words: what it is made of, for the screen's header and for `check`."""
+
+import importlib.metadata
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jtrain import mesh as meshes
+from jtrain.assembly import Run
+from jtrain.io.progress import count_words, sparkline
+
+
+def version() -> str:
+    """jtrain's version."""
+    try:
+        return importlib.metadata.version("jtrain")
+    except importlib.metadata.PackageNotFoundError:  # a checkout that was not installed
+        return "(not installed)"
+
+
+def header(run: Run, workdir: Path | None = None) -> list[str]:
+    """The lines that begin a run's screen."""
+    where = f" · {workdir}" if workdir else ""
+    lines = [f"jtrain {version()} · jax {jax.__version__}{where}"]
+    rows = [
+        ("model", model(run)),
+        ("data", data(run)),
+        ("devices", f"{meshes.describe(run.mesh)} · {run.config.precision} · data {_placement(run)}"),
+        ("optimizer", optimizer(run)),
+        ("schedule", schedule(run)),
+        ("training", f"{run.config.train.total} = {run.clock.total:,} updates of {run.batch_size:,} examples"),
+    ]
+    if run.data.note:
+        rows.append(("note", run.data.note))
+    return lines + [f"  {name:<10}{text}" for name, text in rows]
+
+
+def model(run: Run) -> str:
+    """Name and number of parameters."""
+    frozen = sum(int(np.prod(_shape(run, path))) for path in run.groups.frozen)
+    text = f"{run.model_name} · {count_words(run.parameter_count)} parameters"
+    return text + (f", {count_words(frozen)} of them frozen" if frozen else "")
+
+
+def data(run: Run) -> str:
+    """Splits, shape and classes."""
+    sizes = " + ".join(f"{len(feed.examples):,} {name}" for name, feed in run.feeds.items())
+    sample, _ = run.data.train.fetch(np.arange(1))
+    shape = "×".join(map(str, sample.shape[1:])) or "scalar"
+    text = f"{run.data.name} · {sizes} · {shape} {sample.dtype}, {run.data.num_classes} classes"
+    return text + (f" · {run.config.augment}" if run.config.augment else "")
+
+
+def optimizer(run: Run) -> str:
+    """Name, lr, decay, groups and clipping."""
+    taken = "" if run.config.optimizer.lr else " (its default)"
+    text = f"{run.config.optimizer.name} · lr {run.lr:g}{taken}"
+    if run.core.weight_decay:
+        arrays = len(jax.tree.leaves(run.shapes.params))
+        text += f" · {run.core.decay} weight decay {run.core.weight_decay:g} on {len(run.decayed)} of {arrays} arrays"
+    else:
+        text += " · no weight decay"
+    if run.config.clip.name != "none":
+        text += f" · clip {run.config.clip.name}"
+    if len(run.config.groups) > 1:
+        text += " · groups " + ", ".join(f"{p} {'frozen' if m is None else f'×{m:g}'}" for p, m in run.config.groups)
+    return text
+
+
+def schedule(run: Run, points: int = 40) -> str:
+    """The schedule's name, ends and a sparkline of the lr over the run."""
+    config, total = run.config.schedule, run.clock.total
+    steps = np.unique(np.linspace(0, total - 1, points).astype(np.int64))
+    lr = np.asarray(run.schedules["lr"](steps), np.float64) * np.ones(len(steps))
+    warmup = f"warm-up {config.warmup}, " if run.clock.boundary(config.warmup) else ""
+    return f"{warmup}{config.name} · lr {lr[0]:.3g} → {lr.max():.3g} → {lr[-1]:.3g}  {sparkline(lr.tolist())}"
+
+
+def _placement(run: Run) -> str:
+    return "on the device" if run.feeds["train"].resident else "streamed"
+
+
+def _shape(run: Run, path: str) -> tuple[int, ...]:
+    node = run.shapes.params
+    for part in path.split("/"):
+        node = node[part]
+    return node.shape

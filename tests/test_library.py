@@ -1,0 +1,92 @@
+"""jtrain as a library: your own arrays, your own Linen or NNX model, in a few lines."""
+
+import subprocess
+import sys
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from helpers import blobs, tiny
+
+import jtrain
+from jtrain.errors import ConfigError, DataError
+
+
+class Mine(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(nn.relu(nn.Dense(16)(x)))
+
+
+class MineNNX(nnx.Module):
+    def __init__(self, width=16, *, rngs):
+        self.one = nnx.Linear(6, width, rngs=rngs)
+        self.drop = nnx.Dropout(0.1, rngs=rngs)
+        self.two = nnx.Linear(width, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.two(self.drop(jax.nn.relu(self.one(x))))
+
+
+def some_config():
+    c = tiny("40steps", 24)
+    c.model.mlp.features = jtrain.config.base().model.mlp.features
+    c.model.mlp.dropout = jtrain.config.base().model.mlp.dropout
+    return c
+
+
+@pytest.mark.parametrize("model", [Mine(), MineNNX, None], ids=["linen", "nnx", "ours"])
+def test_arrays_and_a_model_of_yours_train_through_the_same_loop(model):
+    config = some_config()
+    run = jtrain.assemble(config, model=model, data=blobs())
+    result = jtrain.train(run)
+    assert result.metrics["test"]["accuracy"] >= 0.9
+    np.testing.assert_allclose(run.predict(result.state, "test").sum(-1), 1, atol=1e-5)
+
+
+def test_a_model_of_yours_by_name_from_the_command_line_side(monkeypatch):
+    monkeypatch.setitem(sys.modules, "my_nets", sys.modules[__name__])
+    c = some_config()
+    c.model.name = "my_nets:MineNNX"
+    c.model.options.width = 4
+    # a class of NNX needs a factory: its options are bound, rngs come later
+    run = jtrain.assemble(c, data=blobs())
+    assert run.parameter_count == 6 * 4 + 4 + 4 * 3 + 3
+
+
+def test_the_callers_config_is_left_alone():
+    config = some_config()
+    jtrain.assemble(config, data=blobs())
+    assert config.data.name == "digits"
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ((np.zeros((8, 2)), np.zeros(7, int)), "train"),
+        ((np.full((64, 2), np.nan), np.zeros(64, int)), "nan"),
+        ((np.zeros((64, 2)), np.full(64, -1)), "target of row 0 is -1"),
+        ((np.zeros((64, 2)), np.zeros(64)), "whole numbers"),
+        ({"tain": (np.zeros((64, 2)), np.zeros(64, int))}, "train"),
+        ("digits", "arrays|pair"),
+    ],
+)
+def test_wrong_arrays_are_explained(data, words):
+    with pytest.raises((DataError, ConfigError), match=f"(?i){words}"):
+        jtrain.assemble(some_config(), data=data)
+
+
+def test_a_model_with_the_wrong_number_of_outputs_is_explained():
+    with pytest.raises(ConfigError, match=r"the data has 3 classes, so \(2, 3\) is needed"):
+        jtrain.assemble(some_config(), model=nn.Dense(5), data=blobs())
+
+
+def test_import_is_lazy():
+    code = "import sys, jtrain; print([m for m in ('jax', 'numpy', 'flax', 'absl') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert {"train", "assemble", "config"} <= set(dir(jtrain))
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = jtrain.nothing

@@ -1,0 +1,284 @@
+"""The loop: exactly N updates, the lr that was used is the one logged, exact resume, clean ends."""
+
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+from helpers import blobs, timeless, tiny, tiny_run
+
+from jtrain.assembly import assemble
+from jtrain.errors import ConfigError, DataError, HeldError, Interrupted, NonFiniteError
+from jtrain.io.progress import Screen
+from jtrain.loop import advance, train
+from jtrain.state import to_flat
+
+
+def flat(state):
+    return {path: np.asarray(leaf) for path, leaf in to_flat(state).items()}
+
+
+def assert_same_state(one, other):
+    one, other = flat(one), flat(other)
+    assert one.keys() == other.keys()
+    for path, leaf in one.items():
+        np.testing.assert_array_equal(leaf, other[path], err_msg=path)
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def interrupt_at(run, step, number=signal.SIGTERM):
+    """Sends this process a signal when the batch of update `step` is asked for."""
+    feed = run.feeds["train"]
+    original = feed.train_batch
+
+    def train_batch(order, at):
+        if at == step:
+            os.kill(os.getpid(), number)
+        return original(order, at)
+
+    feed.train_batch = train_batch
+    return run
+
+
+@pytest.mark.parametrize("total", ["13steps", "2epochs", "130examples", "1.99epochs"])
+def test_exactly_n_updates_for_every_way_of_writing_n(total):
+    # 65 examples in batches of 10: two epochs are 13 updates; 1.99 epochs 12.935, rounded up
+    result = train(tiny_run(total))
+    assert int(result.state.step) == 13
+    counts = [state for path, state in flat(result.state).items() if path.endswith("count")]
+    assert counts
+    assert all(int(c) == 13 for c in counts)
+
+
+def test_one_run_described_four_ways_is_the_same_run_bit_for_bit():
+    ways = [("13steps", "7steps"), ("2epochs", "1.1epochs"), ("130examples", "70examples"), ("2epochs", "54%")]
+    states = [train(tiny_run(total, train__eval_every=every, schedule__warmup=every)).state for total, every in ways]
+    for state in states[1:]:
+        assert_same_state(states[0], state)
+
+
+def test_update_k_used_schedule_k_and_the_logged_lr_is_that_one():
+    run = tiny_run("12steps", log__every="1steps", schedule__warmup="4steps", optimizer__name="sgd")
+    rows = [row for row in train(run).history if row["split"] == "train"]
+    for k, row in enumerate(rows):
+        expected = 0.01 * (k + 1) / 4 if k < 4 else 0.01 * 0.5 * (1 + np.cos(np.pi * (k - 4) / 8))
+        assert row["step"] == k + 1
+        np.testing.assert_allclose(row["lr"], expected, rtol=1e-6)
+
+
+def test_the_update_itself_is_lr_times_gradient():
+    # plain SGD: the parameters' change must be the logged lr × the gradient, whatever the log says
+    run = tiny_run("1steps", log__every="1steps", optimizer__name="sgd", optimizer__sgd__momentum=0.0,
+                   optimizer__sgd__weight_decay=0.0, schedule__name="constant")  # fmt: skip
+    start = jax.device_get(run.init_state().params)
+    result = train(run)
+    moved = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), start, result.state.params)
+    row = next(row for row in result.history if row["split"] == "train")
+    norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(moved)))
+    np.testing.assert_allclose(norm, row["lr"] * row["grad_norm"], rtol=1e-5)
+
+
+def test_lr_of_every_group_is_logged():
+    run = tiny_run("4steps", groups=(("head/.*", 1.0), (".*", 0.1)), schedule__name="constant", lr_scale=0.5)
+    row = train(run).history[0]
+    np.testing.assert_allclose([row["lr"], row["lr/head/.*"], row["lr/.*"]], [0.005, 0.005, 0.0005], rtol=1e-6)
+
+
+def test_logged_loss_is_the_mean_over_the_interval():
+    each = [r for r in train(tiny_run("6steps", log__every="1steps")).history if r["split"] == "train"]
+    three = [r for r in train(tiny_run("6steps", log__every="3steps")).history if r["split"] == "train"]
+    for i, row in enumerate(three):
+        np.testing.assert_allclose(row["loss"], np.mean([r["loss"] for r in each[3 * i : 3 * i + 3]]), rtol=1e-12)
+
+
+def test_watching_never_changes_what_is_trained():
+    plain = train(tiny_run()).state
+    busy = train(tiny_run(log__every="1steps", train__eval_every="1steps", checkpoint__every="1steps")).state
+    assert_same_state(plain, busy)
+
+
+@pytest.mark.parametrize("step", [1, 6, 7, 10, 19])
+def test_sigterm_saves_that_very_step_and_resume_is_bit_identical(tmp_path, step):
+    whole = train(tiny_run(), tmp_path / "whole")
+    with pytest.raises(Interrupted) as stopped:
+        train(interrupt_at(tiny_run(), step), tmp_path / "cut")
+    assert stopped.value.exit_code == 143
+    newest = max(int(p.name) for p in (tmp_path / "cut/checkpoints").iterdir())
+    assert newest == step + 1  # the update under way is finished, no further one is begun
+    resumed = train(tiny_run(), tmp_path / "cut")
+    assert_same_state(whole.state, resumed.state)
+    assert timeless(rows_of(tmp_path / "cut")) == timeless(rows_of(tmp_path / "whole"))
+    assert resumed.best == whole.best
+    assert resumed.metrics == whole.metrics
+
+
+def test_ctrl_c_is_130_and_signals_get_their_handlers_back(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted) as stopped:
+        train(interrupt_at(tiny_run(), 3, signal.SIGINT), tmp_path / "run")
+    assert stopped.value.exit_code == 130
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_during_evaluation_is_made_good_on_resume(tmp_path):
+    whole = train(tiny_run(), tmp_path / "whole")
+    run = tiny_run()
+    feed = run.feeds["val"]
+    original = feed.eval_batches
+
+    def eval_batches(size):
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield from original(size)
+
+    feed.eval_batches = eval_batches
+    with pytest.raises(Interrupted):
+        train(run, tmp_path / "cut")
+    assert [r["split"] for r in rows_of(tmp_path / "cut")].count("val") == 0
+    resumed = train(tiny_run(), tmp_path / "cut")
+    assert_same_state(whole.state, resumed.state)
+    assert timeless(rows_of(tmp_path / "cut")) == timeless(rows_of(tmp_path / "whole"))
+
+
+def test_a_finished_run_started_again_changes_nothing(tmp_path):
+    first = train(tiny_run(), tmp_path / "run")
+    before = (tmp_path / "run/metrics.jsonl").read_bytes()
+    again = train(tiny_run(), tmp_path / "run")
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
+    assert again.metrics == first.metrics
+    assert_same_state(first.state, again.state)
+
+
+def test_changes_on_resume_are_honoured_and_printed(tmp_path, capsys):
+    train(tiny_run("10steps", schedule__name="constant"), tmp_path / "run")
+    longer = tiny_run("15steps", schedule__name="constant", optimizer__lr=0.005, lr_scale=0.5)
+    result = train(longer, tmp_path / "run", screen=Screen())
+    assert int(result.state.step) == 15
+    np.testing.assert_allclose(result.history[-3]["lr"], 0.0025, rtol=1e-6)
+    shown = capsys.readouterr().out
+    events = (tmp_path / "run/events.jsonl").read_text()
+    for text in ("optimizer.lr: 0.01 → 0.005", "train.total: '10steps' → '15steps'", "lr_scale: 1.0 → 0.5"):
+        assert text in shown
+        assert json.dumps(text)[1:-1] in events or text in events
+
+
+def test_another_config_in_the_workdir_is_refused_unless_forced(tmp_path):
+    train(tiny_run("6steps"), tmp_path / "run")
+    before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "run").rglob("*"))
+    with pytest.raises(ConfigError, match=r"train\.batch_size: .* 10, the command says 12"):
+        train(tiny_run("6steps", batch_size=12), tmp_path / "run")
+    assert sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "run").rglob("*")) == before
+    assert int(train(tiny_run("8steps", batch_size=12), tmp_path / "run", force=True).state.step) == 8
+
+
+def test_a_run_that_has_done_more_than_the_total_is_refused(tmp_path):
+    train(tiny_run("6steps"), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"train\.total.*has done 6"):
+        train(tiny_run("5steps"), tmp_path / "run")
+
+
+def test_a_folder_that_is_no_run_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("dear")
+    with pytest.raises(ConfigError, match="holds files but no run"):
+        train(tiny_run(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(DataError, match=r"thesis\.tex"):
+        train(tiny_run(), tmp_path / "thesis.tex")
+
+
+def test_a_held_workdir_is_refused(tmp_path):
+    from jtrain.io.workdir import Workdir
+
+    with Workdir(tmp_path / "run"), pytest.raises(HeldError, match=str(os.getpid())):
+        train(tiny_run(), tmp_path / "run")
+
+
+def test_nan_stops_the_run_names_the_step_and_spares_the_checkpoints(tmp_path):
+    run = tiny_run("20steps", optimizer__name="sgd", optimizer__lr=900.0, optimizer__sgd__momentum=0.99, lr_scale=1e6)
+    with pytest.raises(NonFiniteError, match=r"update \d+ of 20") as error:
+        train(run, tmp_path / "run")
+    assert error.value.exit_code == 1
+    for step in (tmp_path / "run/checkpoints").glob("*"):
+        from jtrain.io.checkpoint import Checkpoints
+
+        found = Checkpoints(tmp_path / "run/checkpoints", keep=9, event=print, read_only=True).restore(int(step.name))
+        assert all(np.isfinite(leaf).all() for path, leaf in found.state.items() if path.startswith("params"))
+
+
+def test_damaged_newest_checkpoint_is_noticed_and_the_one_before_used(tmp_path, capsys):
+    whole = train(tiny_run(), tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(interrupt_at(tiny_run(), 12), tmp_path / "run")
+    newest = max((tmp_path / "run/checkpoints").iterdir(), key=lambda p: int(p.name))
+    victim = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 4
+    victim.write_bytes(content)
+    resumed = train(tiny_run(), tmp_path / "run", screen=Screen())
+    shown = capsys.readouterr().out
+    assert shown.count("is damaged") == 1
+    assert "checkpoint 13 is damaged" in shown
+    assert "using 10" in shown
+    assert_same_state(whole.state, resumed.state)
+    assert timeless(rows_of(tmp_path / "run")) == timeless(rows_of(tmp_path / "whole"))
+
+
+def test_all_checkpoints_damaged_is_refused(tmp_path):
+    train(tiny_run("6steps"), tmp_path / "run")
+    for manifest in (tmp_path / "run/checkpoints").glob("*/manifest.json"):
+        manifest.unlink()
+    with pytest.raises(DataError, match="all checkpoints are damaged"):
+        train(tiny_run("6steps"), tmp_path / "run")
+
+
+def test_best_is_kept_beside_the_newest(tmp_path):
+    result = train(tiny_run(), tmp_path / "run")
+    steps = {int(p.name) for p in (tmp_path / "run/checkpoints").iterdir()}
+    assert result.best["step"] in steps
+    assert 20 in steps
+    assert json.loads((tmp_path / "run/best.json").read_text()) == result.best
+
+
+def test_without_a_workdir_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = train(tiny_run("6steps"))
+    assert result.workdir is None
+    assert list(tmp_path.iterdir()) == []
+    assert {"loss", "accuracy"} <= result.metrics["test"].keys()
+
+
+def test_advance_moves_members_alike_and_leaves_what_it_was_not_given():
+    run = tiny_run()
+    give = lambda step: run.feeds["train"].train_batch(run.order, step)  # noqa: E731
+    (one, two), sums, done = advance(run.train_step, [run.init_state(), run.init_state()], [give], 0, 5)
+    (alone,), _, _ = advance(run.train_step, [run.init_state()], [give], 0, 5)
+    assert done == 5
+    assert [len(s) for s in sums] == [5, 5]
+    assert_same_state(one, two)
+    assert_same_state(one, alone)
+
+
+def test_one_compile_for_any_lr_scale_and_no_transfer_in_the_step():
+    run = tiny_run()
+    state = run.init_state()
+    given = [run.feeds["train"].train_batch(run.order, step) for step in range(3)]
+    state, _ = run.train_step(state, *given[0])
+    for scale, batch in zip((0.1, 7.0), given[1:], strict=True):
+        import dataclasses
+
+        state = dataclasses.replace(state, lr_scale=jax.device_put(np.float32(scale), state.lr_scale.sharding))
+        with jax.transfer_guard("disallow"):
+            state, _ = run.train_step(state, *batch)
+    assert run.train_step._cache_size() == 1
+
+
+def test_early_words_on_a_long_run(monkeypatch, capsys):
+    monkeypatch.setattr("jtrain.loop.LONG_RUN", 0.0)
+    c = tiny("6steps")
+    c.log.smaller = "configs/cifar.py:small"
+    train(assemble(c, data=blobs()), screen=Screen())
+    assert "a smaller recipe: --config=configs/cifar.py:small" in capsys.readouterr().out
