@@ -1,0 +1,227 @@
+"""The command line: `python -m jtrain.main [VERB] --config=…`, the same as `jtrain [VERB] --config=…`."""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from jtrain.errors import ConfigError, JtrainError
+
+VERBS = {
+    "train": "trains; in a workdir that holds a part of the run, resumes (the default)",
+    "check": "builds everything, takes one step, one evaluation, one save and restore; writes nothing",
+    "eval": "metrics of a workdir's state on a split",
+    "predict": "class probabilities of a workdir's state, as .npz and .csv",
+}
+
+HELP = """jtrain [VERB] --config=CONFIG [--workdir=DIR] [--config.KEY=VALUE …]
+
+verbs
+{verbs}
+
+flags
+  --config=CONFIG        a shipped config (digits, cifar:small), a .py file (it is run), or a .json file (it is not)
+  --config.KEY=VALUE     sets one option, for example --config.optimizer.lr=0.01
+  --workdir=DIR          where the run's files are; default runs/<config>-<date-time>
+  --resume=force         train: go on although the workdir was begun with another config
+  --split=SPLIT          eval, predict: train, val or test (default test)
+  --at=WHICH             eval, predict: latest (default), best, or a step
+  --inputs=FILE          predict: a .npy or .npz file of inputs, instead of a split
+  --out=PATH             predict: writes PATH.npz and PATH.csv; default <workdir>/predictions-<split>
+  --help                 this text
+
+shipped configs: {configs}
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command and returns its exit code.
+
+    0 done; 1 the answer is no; 2 command or config; 3 data or a file; 4 held by another; 70 an error of ours;
+    128 + n after signal n.
+    """
+    try:
+        return _run(list(argv))
+    except JtrainError as error:
+        print(f"jtrain: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("jtrain: interrupted before training began", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception:
+        traceback.print_exc()
+        print("jtrain: this is an error of jtrain, please report it with the lines above", file=sys.stderr)
+        return 70
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def _run(argv: list[str]) -> int:
+    if any(a in ("--help", "-help", "-h", "help") for a in argv):
+        from jtrain.shipped import shipped
+
+        verbs = "\n".join(f"  {name:<10}{text}" for name, text in VERBS.items())
+        print(HELP.format(verbs=verbs, configs=", ".join(shipped())))
+        return 0
+    overrides, rest = split_overrides(argv)
+    values = _parse(rest)
+    verb = values.pop("verb")
+    unfit = {"train": ("split", "at", "inputs", "out"), "check": ("split", "at", "inputs", "out", "resume", "workdir")}
+    for name in unfit.get(verb, ("resume",) if verb == "predict" else ("resume", "inputs", "out")):
+        if values[name]:
+            raise ConfigError(f"--{name}: is not for {verb}")
+    handler: Callable[[dict[str, Any], dict[str, str]], int] = {
+        "train": _train, "check": _check, "eval": _evaluate, "predict": _predict,
+    }[verb]  # fmt: skip
+    return handler(values, overrides)
+
+
+def split_overrides(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """({dotted key: text} of `--config.key=value` and `--config.key value`, all other arguments)."""
+    overrides, rest, i = {}, [], 0
+    while i < len(argv):
+        word = argv[i]
+        name = word.lstrip("-")
+        if word.startswith("-") and name.startswith("config."):
+            key, equals, text = name[len("config.") :].partition("=")
+            if not equals:
+                i += 1
+                if i == len(argv) or argv[i].startswith("--"):
+                    raise ConfigError(f"--config.{key}: needs a value: --config.{key}=…")
+                text = argv[i]
+            overrides[key] = text
+        else:
+            rest.append(word)
+        i += 1
+    return overrides, rest
+
+
+def _parse(argv: list[str]) -> dict[str, Any]:
+    table = flags.FlagValues()
+    for name in ("config", "workdir", "split", "at", "inputs", "out"):
+        flags.DEFINE_string(name, "", "see HELP", flag_values=table)
+    flags.DEFINE_enum("resume", "", ["", "force"], "see HELP", flag_values=table)
+    try:
+        _, *words = table(["jtrain", *argv])
+    except flags.Error as error:
+        raise ConfigError(f"{' '.join(str(error).split())} (see --help)") from error
+    from jtrain.table import did_you_mean
+
+    verb = words[0] if words else "train"
+    if verb not in VERBS:
+        raise ConfigError(f"{verb}: no such verb{did_you_mean(verb, VERBS)}")
+    if len(words) > 1:
+        raise ConfigError(f"{words[1]}: one verb at a time; an option is written --config.key=value")
+    return {"verb": verb} | {name: table[name].value for name in table}
+
+
+def _setup() -> None:
+    """Quiet logs, and a compile cache that belongs to this user alone (whoever writes it runs code)."""
+    from jtrain.io.cache import use_compile_cache
+
+    use_compile_cache()
+
+
+def _load(values: dict[str, Any], overrides: dict[str, str]) -> Any:
+    from jtrain import config_files
+
+    if values["config"]:
+        config = config_files.load(values["config"])
+    elif values["workdir"] and (path := Path(values["workdir"]) / "config.json").is_file():
+        config = config_files.from_json(path)
+    elif values["workdir"]:
+        raise ConfigError(f"--workdir={values['workdir']}: holds no run to resume; to begin one, add --config=…")
+    else:
+        from jtrain.shipped import shipped
+
+        names = ", ".join(shipped())
+        raise ConfigError(f"--config: is missing; for example --config=digits (shipped: {names}; see --help)")
+    for key, text in overrides.items():
+        config_files.override(config, key, text)
+    return config
+
+
+def _train(values: dict[str, Any], overrides: dict[str, str]) -> int:
+    config = _load(values, overrides)
+    from jtrain import config as configs
+
+    configs.validate(config)
+    _setup()
+    from jtrain.assembly import assemble
+    from jtrain.io.progress import Screen
+    from jtrain.loop import train
+    from jtrain.verbs.summary import summary
+
+    name = Path(values["config"].partition(":")[0]).stem + values["config"].partition(":")[2]
+    workdir = Path(values["workdir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    screen = Screen()
+    result = train(assemble(config), workdir, screen=screen, force=values["resume"] == "force")
+    for line in summary(result):
+        screen.line(line)
+    return 0
+
+
+def _check(values: dict[str, Any], overrides: dict[str, str]) -> int:
+    config = _load(values, overrides)
+    _setup()
+    from jtrain.assembly import assemble
+    from jtrain.io.progress import Screen
+    from jtrain.verbs.check import check
+
+    screen = Screen()
+    check(assemble(config), screen=screen)
+    screen.line("check passed")
+    return 0
+
+
+def _evaluate(values: dict[str, Any], overrides: dict[str, str]) -> int:
+    _need_workdir("eval", values)
+    _setup()
+    from jtrain.io.progress import Screen
+    from jtrain.verbs.evaluate import evaluate
+
+    evaluate(
+        values["workdir"], split=values["split"] or "test", at=values["at"] or "latest", overrides=overrides,
+        screen=Screen(),
+    )  # fmt: skip
+    return 0
+
+
+def _predict(values: dict[str, Any], overrides: dict[str, str]) -> int:
+    _need_workdir("predict", values)
+    if values["inputs"] and values["split"]:
+        raise ConfigError("--split: is not for predict with --inputs")
+    _setup()
+    from jtrain.io.progress import Screen
+    from jtrain.verbs.predict import inputs_of, predict
+
+    split = values["split"] or "test"
+    name = Path(values["inputs"]).stem if values["inputs"] else split
+    predict(
+        values["workdir"], split=split, at=values["at"] or "latest", overrides=overrides, screen=Screen(),
+        inputs=inputs_of(values["inputs"]) if values["inputs"] else None,
+        out=values["out"] or Path(values["workdir"]) / f"predictions-{name}",
+    )  # fmt: skip
+    return 0
+
+
+def _need_workdir(verb: str, values: dict[str, Any]) -> None:
+    if not values["workdir"]:
+        raise ConfigError(f"--workdir: is needed by {verb}: the folder of a run")
+    if values["config"]:
+        raise ConfigError(f"--config: is not for {verb}; it reads the workdir's own config.json")
+
+
+if __name__ == "__main__":
+    run()

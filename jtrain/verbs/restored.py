@@ -1,0 +1,57 @@
+"""The run of a workdir and one of its states, for verbs that read and change nothing."""
+
+from pathlib import Path
+from typing import Any
+
+from jtrain import config_files
+from jtrain import mesh as meshes
+from jtrain.assembly import Run, assemble
+from jtrain.errors import ConfigError, DataError
+from jtrain.io.checkpoint import Checkpoints
+from jtrain.io.progress import Screen
+from jtrain.state import TrainState, from_flat, to_flat
+
+
+def open_run(
+    workdir: str | Path, *, overrides: dict[str, str] | None = None, model: Any = None, data: Any = None
+) -> Run:
+    """Assembles the run of a workdir from its config.json; `model` and `data` as `assemble` takes them.
+
+    Raises:
+      DataError: the workdir holds no run. ConfigError: the run was given a model or arrays by a program.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.is_file():
+        raise DataError(f"--workdir: {workdir} holds no run (no config.json)")
+    config = config_files.from_json(path)
+    for key, text in (overrides or {}).items():
+        config_files.override(config, key, text)
+    if config.data.name == "arrays" and data is None:
+        raise ConfigError(f"{path}: this run's data were arrays of a program; give them again (data=…) in a program")
+    return assemble(config, model=model, data=data)
+
+
+def open_state(run: Run, workdir: str | Path, at: str = "latest", *, screen: Screen | None = None) -> TrainState:
+    """A state of a workdir: `latest`, `best`, or the number of a step.
+
+    Raises:
+      ConfigError: `at` is none of these. DataError: there is no such checkpoint, or it is damaged.
+    """
+    screen = screen or Screen.quiet()
+    folder = Path(workdir) / "checkpoints"
+    checkpoints = Checkpoints(folder, keep=1, event=lambda kind, text: screen.line(f"{kind}: {text}"), read_only=True)
+    if at not in ("latest", "best") and not at.isdigit():
+        raise ConfigError(
+            f"--at={at}: must be 'latest', 'best' or the number of a step; there are {checkpoints.steps()}"
+        )
+    restored = checkpoints.restore(int(at) if at.isdigit() else None, to_flat(run.shapes))
+    if restored is None:
+        raise DataError(f"{folder}: holds no checkpoint yet")
+    if at == "best":
+        best = restored.control.get("best")
+        if not best:
+            raise DataError(f"{folder}: no evaluation has chosen a best step yet; use --at=latest")
+        restored = checkpoints.restore(best["step"], to_flat(run.shapes))
+        assert restored is not None
+    screen.line(f"checkpoint of update {restored.step} in {workdir}")
+    return meshes.place(from_flat(restored.state, run.shapes), meshes.replicated(run.mesh))
