@@ -1,0 +1,184 @@
+"""Examples and data sets: the types that sources make, the validation cut, and the checks of values."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+
+from jtrain.errors import ConfigError, DataError
+
+
+class Examples(Protocol):
+    """One split: numbered examples, each an input and a target."""
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(inputs [b, …], targets [b, …]) of the examples numbered `rows` [b]."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all inputs as arrays, estimated where they are not decoded yet."""
+        ...
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """All (inputs [n, …], targets [n, …]), perhaps read-only files mapped into memory."""
+        ...
+
+
+class ArrayExamples:
+    """Examples in memory, or mapped from files.
+
+    Args:
+      inputs: [n, …].
+      targets: [n, …].
+
+    Raises:
+      DataError: there are more of one than of the other, or none at all.
+    """
+
+    def __init__(self, inputs: np.ndarray, targets: np.ndarray) -> None:
+        if len(inputs) != len(targets):
+            raise DataError(f"data: {len(inputs)} inputs but {len(targets)} targets; each input needs one target")
+        if len(inputs) == 0:
+            raise DataError("data: a split has no examples; give it at least one, or leave the split out")
+        self._inputs, self._targets = inputs, targets
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def fetch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The examples numbered `rows` [b]."""
+        return np.asarray(self._inputs[rows]), np.asarray(self._targets[rows])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all inputs."""
+        return self._inputs.nbytes
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """The arrays themselves: not to be written to."""
+        return self._inputs, self._targets
+
+
+class Subset:
+    """Some examples of another split, numbered anew from 0.
+
+    Args:
+      base: the split they are from.
+      rows: their numbers there [m].
+    """
+
+    def __init__(self, base: Examples, rows: np.ndarray) -> None:
+        self._base, self._rows = base, rows
+        self._gathered: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def fetch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The examples numbered `rows` [b] within the subset."""
+        if self._gathered is not None:
+            return self._gathered[0][rows], self._gathered[1][rows]
+        return self._base.fetch(self._rows[rows])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all inputs: the base's share."""
+        return self._base.nbytes * len(self) // len(self._base)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """A copy of the chosen examples, gathered once."""
+        if self._gathered is None:
+            inputs, targets = self._base.arrays()
+            self._gathered = inputs[self._rows], targets[self._rows]
+        return self._gathered
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """What a source gives.
+
+    Attributes:
+      name: for the run's header.
+      train: training examples, before the validation cut.
+      val: the source's own validation split. It is used only where no share is cut from train
+        (`data.validation` 0); a cut replaces it.
+      test: for the last evaluation.
+      num_classes: targets are below it.
+      class_names: one per class, or empty.
+      note: a line for the run's header, such as what the data is not.
+    """
+
+    name: str
+    train: Examples
+    val: Examples | None
+    test: Examples | None
+    num_classes: int
+    class_names: tuple[str, ...] = ()
+    note: str = ""
+
+
+def cut_validation(train: Examples, share: float, seed: int) -> tuple[Subset, Subset]:
+    """(train, val): a random share of the training examples set apart, the same for equal (seed, share).
+
+    Args:
+      train: the split to cut.
+      share: of its examples, above 0 and below 1; rounded, at least one example.
+      seed: of the run.
+
+    Raises:
+      ConfigError: no training example would be left.
+    """
+    examples = len(train)
+    held_out = max(1, round(share * examples))
+    if held_out >= examples:
+        raise ConfigError(
+            f"data.validation: {share:g} of {examples} examples leaves none to train on; use a smaller share, or 0"
+        )
+    # The second word keeps this stream apart from those of the epochs: Philox(key=[seed, epoch]).
+    generator = np.random.Generator(np.random.Philox(key=np.array([seed, 2**64 - 1], np.uint64)))
+    rows = generator.permutation(examples).astype(np.int32)
+    return Subset(train, np.sort(rows[held_out:])), Subset(train, np.sort(rows[:held_out]))
+
+
+def check_labels(targets: Any, num_classes: int, where: str) -> None:
+    """Checks that targets are class numbers.
+
+    Args:
+      targets: [n].
+      num_classes: valid ones are 0 to num_classes − 1.
+      where: the split, for the message.
+
+    Raises:
+      DataError: naming the split, the first wrong row, its value and the valid range.
+    """
+    targets = np.asarray(targets)
+    if targets.ndim != 1 or targets.dtype.kind not in "iu":
+        raise DataError(
+            f"data: {where} targets must be whole numbers of shape [examples], "
+            f"got {targets.dtype} {list(targets.shape)}"
+        )
+    wrong = (targets < 0) | (targets >= num_classes)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(
+            f"data: {where} target of row {row} is {targets[row]}; valid are 0 to {num_classes - 1} "
+            f"({int(wrong.sum())} of {len(targets)} rows are wrong)"
+        )
+
+
+def check_finite(inputs: Any, where: str) -> None:
+    """Checks that inputs [n, …] hold no NaN or infinity; raises DataError naming the split and the first row."""
+    inputs = np.asarray(inputs)
+    if inputs.dtype.kind in "iub":
+        return
+    axes = tuple(range(1, inputs.ndim))
+    with np.errstate(over="ignore", invalid="ignore"):
+        # The least and the greatest make no copy of the data; a NaN passes through both.
+        if np.isfinite(inputs.min()) and np.isfinite(inputs.max()):
+            return
+    row = int(np.argmin(np.isfinite(inputs).all(axis=axes)))
+    value = inputs[row][~np.isfinite(inputs[row])].flat[0]
+    raise DataError(f"data: {where} input of row {row} holds {value}; remove such rows, or fill them in")

@@ -1,0 +1,65 @@
+"""Which examples are in which batch: a pure function of (seed, step)."""
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+
+from jtrain.errors import ConfigError
+
+
+class Order:
+    """Training batches cut from the endless row of epochs, each epoch one permutation of all examples.
+
+    A batch may straddle two epochs, so that none is dropped or seen twice in one epoch. Nothing is
+    kept between calls but the last permutations, so any step may be asked for at any time, by any thread.
+
+    Args:
+      examples: in an epoch.
+      batch_size: examples of one step, over all devices.
+      seed: of the run.
+      shuffle: False goes through the examples in their own order.
+
+    Raises:
+      ConfigError: a batch is larger than an epoch.
+    """
+
+    def __init__(self, examples: int, batch_size: int, seed: int, shuffle: bool = True) -> None:
+        if batch_size > examples:
+            raise ConfigError(
+                f"train.batch_size: {batch_size} is larger than the {examples} training examples; "
+                f"use {examples} at most"
+            )
+        self.examples, self.batch_size = examples, batch_size
+        self._seed, self._shuffle = seed, shuffle
+        self._epochs: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def rows(self, step: int) -> np.ndarray:
+        """Example numbers of the batch of update `step`: [batch_size] int32."""
+        epoch, start = divmod(step * self.batch_size, self.examples)
+        first = self._epoch(epoch)[start : start + self.batch_size]
+        rest = self.batch_size - len(first)
+        # Always a copy: a caller that writes to it cannot change later batches.
+        return np.concatenate([first, self._epoch(epoch + 1)[:rest]]) if rest else first.copy()
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        with self._lock:
+            if epoch not in self._epochs:
+                rows = np.arange(self.examples, dtype=np.int32)
+                if self._shuffle:
+                    key = np.array([self._seed, epoch], np.uint64)
+                    rows = np.random.Generator(np.random.Philox(key=key)).permutation(rows)
+                while len(self._epochs) > 1:
+                    self._epochs.pop(next(iter(self._epochs)))
+                self._epochs[epoch] = rows
+            return self._epochs[epoch]
+
+
+def eval_batches(examples: int, batch_size: int) -> Iterator[np.ndarray]:
+    """Every example number once, in order, as [batch_size] int32; the last batch is filled up with -1."""
+    for start in range(0, examples, batch_size):
+        rows = np.full(batch_size, -1, np.int32)
+        count = min(batch_size, examples - start)
+        rows[:count] = np.arange(start, start + count, dtype=np.int32)
+        yield rows

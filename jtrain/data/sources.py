@@ -1,0 +1,190 @@
+"""Where data comes from: the table of sources, the small ones, and data given by a program.
+
+A source is `source(seed, *, options) -> DataSet`; `seed` is the run's. None of these uses it: the same
+examples are in train and test whatever the run's seed.
+"""
+
+import importlib.util
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jtrain.data.examples import ArrayExamples, DataSet, check_labels
+from jtrain.data.shapes import shapes
+from jtrain.data.tfds import tfds
+from jtrain.errors import ConfigError, DataError
+from jtrain.table import Fraction, did_you_mean
+
+SPLITS = ("train", "val", "test")
+_DIGITS_SPLIT_SEED = 20241  # of the fixed train and test split, never the run's
+
+
+def digits(seed: int, *, test: Fraction = 0.2) -> DataSet:
+    """The 1,797 handwritten digits that come with scikit-learn: uint8 [8, 8, 1], values 0 to 16, ten classes.
+
+    Args:
+      seed: not used; the split is fixed.
+      test: share of each class in the test split; 0 is no test split.
+    """
+    table = _digits_table()
+    inputs = table[:, :64].reshape(-1, 8, 8, 1)
+    targets = table[:, 64].astype(np.int32)
+    generator = np.random.Generator(np.random.Philox(_DIGITS_SPLIT_SEED))
+    in_test = np.zeros(len(targets), bool)
+    for label in range(10):
+        rows = generator.permutation(np.flatnonzero(targets == label))
+        in_test[rows[: round(test * len(rows))]] = True
+    if in_test.all():
+        raise ConfigError(f"data.digits.test: {test:g} leaves no digit to train on; use a smaller share")
+    return DataSet(
+        name="digits",
+        train=ArrayExamples(inputs[~in_test], targets[~in_test]),
+        val=None,
+        test=ArrayExamples(inputs[in_test], targets[in_test]) if in_test.any() else None,
+        num_classes=10,
+        class_names=tuple("0123456789"),
+    )
+
+
+def npz(seed: int, *, path: str = "", inputs: str = "inputs", targets: str = "targets") -> DataSet:
+    """Arrays from one .npz file: `train_inputs` and `train_targets`, and the same with `val_` or `test_` if there.
+
+    Args:
+      seed: not used.
+      path: of the file; `~` is the home folder.
+      inputs: what the keys of inputs end with.
+      targets: what the keys of targets end with.
+
+    Raises:
+      ConfigError: no path. DataError: the file is missing or damaged, or a key is, or values do not fit.
+    """
+    if not path:
+        raise ConfigError("data.npz.path: is empty; set it to an .npz file with train_inputs and train_targets")
+    file = Path(path).expanduser()
+    arrays = _read_npz(file)
+    given = {}
+    for split in SPLITS:
+        keys = [f"{split}_{inputs}", f"{split}_{targets}"]
+        there = [key for key in keys if key in arrays]
+        if not there and split != "train":
+            continue
+        for key in keys:
+            if key not in arrays:
+                has = ", ".join(sorted(arrays)) or "nothing"
+                raise DataError(f"data.npz: {file} has no {key!r}; it has: {has}")
+        given[split] = (arrays[keys[0]], arrays[keys[1]])
+    return _from_arrays(given, name=file.name, where=f"{file}: ")
+
+
+def arrays(seed: int) -> DataSet:
+    """Stands for data that a program gives; nothing can be loaded by this name alone."""
+    others = ", ".join(name for name in SOURCES if name != "arrays")
+    raise ConfigError(
+        "data.name: 'arrays' are given by a program, jtrain.assemble(config, data=…); "
+        f"from the command line choose {others}"
+    )
+
+
+def from_arrays(data: Mapping[str, tuple[Any, Any]] | tuple[Any, Any]) -> DataSet:
+    """A data set of your own arrays.
+
+    Args:
+      data: {'train': (inputs [n, …], targets [n]), 'val': …, 'test': …}, or the pair of train alone. Targets
+        are class numbers from 0; there are as many classes as the greatest target of all splits plus one. float64
+        becomes float32 and wide integers int32, which is what a device computes in.
+
+    Raises:
+      ConfigError: not such a dict or pair. DataError: naming the split whose arrays do not fit.
+    """
+    return _from_arrays(data, name="arrays", where="")
+
+
+SOURCES: dict[str, Callable[..., DataSet]] = {
+    "digits": digits,
+    "shapes": shapes,
+    "tfds": tfds,
+    "npz": npz,
+    "arrays": arrays,
+}
+
+
+def _from_arrays(data: Any, *, name: str, where: str) -> DataSet:
+    if isinstance(data, tuple | list):
+        data = {"train": data}
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"data: must be (inputs, targets) or a dict of such pairs, got {type(data).__name__}")
+    for split in data:
+        if split not in SPLITS:
+            raise ConfigError(f"data: no such split {split!r}{did_you_mean(str(split), SPLITS)}")
+    if "train" not in data:
+        raise ConfigError(f"data: has no 'train' split, only {', '.join(data) or 'nothing'}")
+    checked = {split: _pair(pair, where + split) for split, pair in data.items()}
+    train = checked["train"][0]
+    for split, (inputs, _) in checked.items():
+        if inputs.shape[1:] != train.shape[1:] or inputs.dtype != train.dtype:
+            raise DataError(
+                f"data: {where}{split} inputs are {inputs.dtype} {list(inputs.shape[1:])} each, "
+                f"but those of train are {train.dtype} {list(train.shape[1:])}"
+            )
+    num_classes = 1 + max(int(targets.max()) for _, targets in checked.values())
+    splits = {split: ArrayExamples(*pair) for split, pair in checked.items()}
+    return DataSet(name, splits["train"], splits.get("val"), splits.get("test"), num_classes)
+
+
+def _pair(pair: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """One split as arrays that a device takes as they are."""
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise ConfigError(f"data: {where} must be a pair (inputs, targets), got {type(pair).__name__}")
+    try:
+        inputs, targets = (np.asarray(array) for array in pair)
+    except ValueError as error:
+        raise DataError(f"data: {where} is not an array, its examples differ in shape ({error})") from error
+    if inputs.ndim == 0 or len(inputs) == 0:
+        raise DataError(f"data: {where} inputs must be [examples, …] with at least one, got {list(inputs.shape)}")
+    if inputs.dtype.kind in "OUSMmc":
+        raise DataError(f"data: {where} inputs must be numbers, got {inputs.dtype}")
+    if targets.shape[:1] != inputs.shape[:1]:
+        raise DataError(f"data: {where} has {len(inputs)} inputs, but targets of shape {list(targets.shape)}")
+    check_labels(targets, 2**31 - 1, where)
+    if inputs.dtype == np.float64:
+        inputs = inputs.astype(np.float32)
+    elif (inputs.dtype.kind in "iu" and inputs.dtype.itemsize > 4) or inputs.dtype == np.uint32:
+        if inputs.min() < -(2**31) or inputs.max() > 2**31 - 1:
+            raise DataError(f"data: {where} inputs have whole numbers that do not fit 32 bits; scale them as floats")
+        inputs = inputs.astype(np.int32)
+    return inputs, targets.astype(np.int32)
+
+
+def _digits_table() -> np.ndarray:
+    """[1797, 65] uint8: 64 pixels and the label. Read as a file: to import sklearn.datasets takes a second."""
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError("data.digits: comes with scikit-learn, which is not installed: pip install scikit-learn")
+    file = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+    if file.is_file():
+        return np.loadtxt(file, delimiter=",", dtype=np.uint8)
+    from sklearn.datasets import load_digits
+
+    loaded = load_digits()
+    return np.column_stack([loaded.data, loaded.target]).astype(np.uint8)
+
+
+def _read_npz(file: Path) -> dict[str, np.ndarray]:
+    try:
+        # Opened here, so that it is closed too when NumPy fails to read it.
+        with file.open("rb") as opened:
+            loaded = np.load(opened, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                raise DataError(
+                    f"data.npz: {file} is not an .npz file; write it with np.savez(file, train_inputs=…, …)"
+                )
+            return {key: loaded[key] for key in loaded.files}
+    except FileNotFoundError as error:
+        raise DataError(f"data.npz: no file {file}; set data.npz.path") from error
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"data.npz: {file} cannot be read ({reason}); write it anew with np.savez") from error
