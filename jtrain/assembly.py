@@ -106,7 +106,7 @@ class Run:
         """The same for `inputs` [n, …] of the training data's shape and dtype."""
         no_targets = np.zeros(len(inputs), np.int32)
         examples = ArrayExamples(inputs, no_targets)
-        feed = Feed(examples, self.mesh, resident=False, check=lambda inputs, targets: None)
+        feed = Feed(examples, self.mesh, resident=False, check=lambda *fetched: None)
         batches = feed.eval_batches(self.batch_size)
         return predict(self.eval_step, self.task, eval_params(state), state.model_state, batches, len(inputs))
 

@@ -45,9 +45,11 @@ def _splits(dataset: DataSet) -> dict[str, Examples]:
     return {name: examples for name, examples in splits.items() if examples is not None}
 
 
-def _check(num_classes: int, where: str, inputs: np.ndarray, targets: np.ndarray) -> None:
-    check_labels(targets, num_classes, where)
-    check_finite(inputs, where)
+def _check(
+    num_classes: int, where: str, inputs: np.ndarray, targets: np.ndarray, rows: np.ndarray | None = None
+) -> None:
+    check_labels(targets, num_classes, where, rows)
+    check_finite(inputs, where, rows)
 
 
 def feeds(config: ml_collections.ConfigDict, dataset: DataSet, mesh: jax.sharding.Mesh) -> dict[str, Feed]:

@@ -21,6 +21,7 @@ from jtrain.errors import ConfigError
 from jtrain.io.progress import Screen
 from jtrain.io.record import Record
 from jtrain.io.workdir import Workdir, write_text_atomic
+from jtrain.io.writers import check_tensorboard
 from jtrain.state import TrainState, from_flat, to_flat
 
 
@@ -58,6 +59,8 @@ def open_record(
             yield Record(None, screen=screen), run.init_state(), Control(lr_factors=factors)
             return
         folder = Path(workdir)
+        if run.config.log.tensorboard:
+            check_tensorboard()
         changed = _check_config(run, folder, force=force)
         held = Workdir(folder)
         held.acquire()

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from helpers import blobs, timeless, tiny, tiny_run
 
 from jtrain.assembly import assemble
+from jtrain.data.examples import ArrayExamples, DataSet
 from jtrain.errors import ConfigError, DataError, HeldError, Interrupted, NonFiniteError
 from jtrain.io.progress import Screen
 from jtrain.loop import advance, train
@@ -282,3 +284,31 @@ def test_early_words_on_a_long_run(monkeypatch, capsys):
     c.log.smaller = "configs/cifar.py:small"
     train(assemble(c, data=blobs()), screen=Screen())
     assert "a smaller recipe: --config=configs/cifar.py:small" in capsys.readouterr().out
+
+
+def test_bfloat16_computes_narrow_and_keeps_float32_parameters():
+    wide = train(tiny_run("20steps", optimizer__lr=0.03))
+    narrow = train(tiny_run("20steps", optimizer__lr=0.03, precision="bfloat16"))
+    assert {leaf.dtype for leaf in jax.tree.leaves(narrow.state.params)} == {np.dtype(np.float32)}
+    one, other = (r.history[-1]["loss"] for r in (wide, narrow))
+    assert one != other
+    np.testing.assert_allclose(other, one, atol=0.05)
+
+
+def test_wrong_values_in_streamed_data_name_their_row():
+    inputs, targets = blobs()["train"]
+    targets = targets.copy()
+    targets[40] = 7
+    source = DataSet("mine", ArrayExamples(inputs, targets), None, None, num_classes=3)
+    run = assemble(tiny("20steps", data__placement="streamed", data__validation=0.0), data=source)
+    with pytest.raises(DataError, match="train target of row 40 is 7"):
+        train(run)
+
+
+def test_tensorboard_files_are_written_and_a_missing_package_is_said_before_anything_is(tmp_path, monkeypatch):
+    train(tiny_run("6steps", log__tensorboard=True), tmp_path / "run")
+    assert sum(p.stat().st_size for p in (tmp_path / "run/tensorboard").iterdir()) > 500
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ConfigError, match=r"log\.tensorboard.*pip install"):
+        train(tiny_run("6steps", log__tensorboard=True), tmp_path / "other")
+    assert not (tmp_path / "other").exists()

@@ -143,13 +143,14 @@ def cut_validation(train: Examples, share: float, seed: int) -> tuple[Subset, Su
     return Subset(train, np.sort(rows[held_out:])), Subset(train, np.sort(rows[:held_out]))
 
 
-def check_labels(targets: Any, num_classes: int, where: str) -> None:
+def check_labels(targets: Any, num_classes: int, where: str, rows: np.ndarray | None = None) -> None:
     """Checks that targets are class numbers.
 
     Args:
       targets: [n].
       num_classes: valid ones are 0 to num_classes − 1.
       where: the split, for the message.
+      rows: [n] numbers of the examples in the split, where it is not all of them in order.
 
     Raises:
       DataError: naming the split, the first wrong row, its value and the valid range.
@@ -164,13 +165,16 @@ def check_labels(targets: Any, num_classes: int, where: str) -> None:
     if wrong.any():
         row = int(np.argmax(wrong))
         raise DataError(
-            f"data: {where} target of row {row} is {targets[row]}; valid are 0 to {num_classes - 1} "
+            f"data: {where} target of row {_number(row, rows)} is {targets[row]}; valid are 0 to {num_classes - 1} "
             f"({int(wrong.sum())} of {len(targets)} rows are wrong)"
         )
 
 
-def check_finite(inputs: Any, where: str) -> None:
-    """Checks that inputs [n, …] hold no NaN or infinity; raises DataError naming the split and the first row."""
+def check_finite(inputs: Any, where: str, rows: np.ndarray | None = None) -> None:
+    """Checks that inputs [n, …] hold no NaN or infinity; raises DataError naming the split and the first row.
+
+    `rows` [n] are their numbers in the split, where it is not all of them in order.
+    """
     inputs = np.asarray(inputs)
     if inputs.dtype.kind in "iub":
         return
@@ -181,4 +185,8 @@ def check_finite(inputs: Any, where: str) -> None:
             return
     row = int(np.argmin(np.isfinite(inputs).all(axis=axes)))
     value = inputs[row][~np.isfinite(inputs[row])].flat[0]
-    raise DataError(f"data: {where} input of row {row} holds {value}; remove such rows, or fill them in")
+    raise DataError(f"data: {where} input of row {_number(row, rows)} holds {value}; remove such rows, or fill them in")
+
+
+def _number(row: int, rows: np.ndarray | None) -> int:
+    return row if rows is None else int(rows[row])

@@ -16,7 +16,7 @@ RESIDENT_LIMIT = 1 << 30  # bytes: `auto` keeps a split on the device up to here
 AHEAD = 2  # batches placed ahead of the step when streaming
 
 Given = tuple[Any, Any]  # (data, rows) of a step
-Check = Callable[[np.ndarray, np.ndarray], None]  # of a fetched batch (inputs, targets)
+Check = Callable[[np.ndarray, np.ndarray, np.ndarray], None]  # of a fetched batch: inputs, targets, row numbers
 
 
 def is_resident(examples: Examples, placement: str) -> bool:
@@ -78,7 +78,8 @@ class Feed:
                     {"inputs": np.asarray(inputs), "targets": np.asarray(targets)}, meshes.replicated(self._mesh)
                 )
             return self._data, meshes.place(rows, placement)
-        inputs, targets = self.examples.fetch(np.maximum(rows, 0))
-        self._check(inputs, targets)
+        fetched = np.maximum(rows, 0)
+        inputs, targets = self.examples.fetch(fetched)
+        self._check(inputs, targets, fetched)
         weight = (rows >= 0).astype(np.float32)
         return meshes.place({"inputs": inputs, "targets": targets, "weight": weight}, placement), None

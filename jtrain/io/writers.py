@@ -69,6 +69,14 @@ class EventWriter:
         self._rows.close()
 
 
+def check_tensorboard() -> None:
+    """Raises ConfigError when tensorboardX is not installed."""
+    try:
+        import tensorboardX  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("log.tensorboard: needs tensorboardX: pip install 'jtrain[tensorboard]'") from error
+
+
 class TensorBoardWriter:
     """Rows as TensorBoard scalars named `<split>/<metric>`.
 
@@ -85,12 +93,11 @@ class TensorBoardWriter:
           ConfigError: tensorboardX is not installed.
           DataError: the file cannot be made.
         """
-        try:
-            from tensorboardX import RecordWriter
-            from tensorboardX.proto.event_pb2 import Event, SessionLog
-            from tensorboardX.proto.summary_pb2 import Summary
-        except ImportError as error:
-            raise ConfigError("log.tensorboard: needs tensorboardX: pip install 'jtrain[tensorboard]'") from error
+        check_tensorboard()
+        from tensorboardX import RecordWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto.summary_pb2 import Summary
+
         self._event, self._summary = Event, Summary
         try:
             folder.mkdir(parents=True, exist_ok=True)
