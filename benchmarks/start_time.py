@@ -1,4 +1,4 @@
-"""Start times: `import jtrain`, `--help`, and the first step of digits on a cold and a warm compile cache.
+"""Start times: `import jtrain`, `--help`, a refused typo, and the first step of digits on a cold and a warm cache.
 
     python benchmarks/start_time.py [--rounds 5]
 
@@ -19,11 +19,28 @@ ROOT = Path(__file__).resolve().parents[1]
 TRAIN = [sys.executable, "-m", "jtrain.main", f"--config={ROOT}/configs/digits.py", "--config.log.every=1steps"]
 
 
-def whole(command: list[str]) -> float:
-    """Seconds of a whole process."""
+def whole(command: list[str], code: int = 0) -> float:
+    """Seconds of a whole process, which must end with `code`."""
     begun = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+    done = subprocess.run(command, check=False, capture_output=True, cwd=ROOT)
+    if done.returncode != code:
+        raise SystemExit(f"{command} ended with {done.returncode}: {done.stderr.decode()}")
     return time.perf_counter() - begun
+
+
+def validation() -> float:
+    """Seconds to build the base config and refuse one wrong value of it, in this process."""
+    from jtrain import config as configs
+    from jtrain.errors import ConfigError
+
+    begun = time.perf_counter()
+    config = configs.base()
+    config.train.batch_size = -1
+    try:
+        configs.validate(config)
+    except ConfigError:
+        return time.perf_counter() - begun
+    raise SystemExit("a batch size of -1 was accepted")
 
 
 def first_step(cache: Path) -> float:
@@ -58,6 +75,9 @@ def main() -> None:
             bare = whole(base)
             found.setdefault("import jtrain", []).append(whole([sys.executable, "-c", "import jtrain"]) - bare)
             found.setdefault("jtrain --help", []).append(whole([sys.executable, "-m", "jtrain.main", "--help"]))
+            typo = [*TRAIN, "--config.train.batchsize=3"]
+            found.setdefault("a mistyped option refused", []).append(whole(typo, code=2))
+            found.setdefault("a wrong value refused, in process", []).append(validation())
             found.setdefault("first step of digits, cold cache", []).append(first_step(Path(cache)))
             found.setdefault("first step of digits, warm cache", []).append(first_step(Path(cache)))
     print(
@@ -65,7 +85,7 @@ def main() -> None:
         f"load {os.getloadavg()[0]:.1f}, {rounds} rounds"
     )
     for name, seconds in found.items():
-        print(f"{name:<36} {statistics.median(seconds):6.2f} s  ({min(seconds):.2f}–{max(seconds):.2f})")
+        print(f"{name:<36} {statistics.median(seconds):7.3f} s  ({min(seconds):.3f}–{max(seconds):.3f})")
 
 
 if __name__ == "__main__":
