@@ -1,10 +1,12 @@
 """The loop: exactly N updates, the lr that was used is the one logged, exact resume, clean ends."""
 
+import dataclasses
 import json
 import os
 import signal
 import sys
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from jtrain.data.examples import ArrayExamples, DataSet
 from jtrain.errors import ConfigError, DataError, HeldError, Interrupted, NonFiniteError
 from jtrain.io.progress import Screen
 from jtrain.loop import advance, train
+from jtrain.models.pure import Model, from_linen
 from jtrain.state import to_flat
 
 
@@ -265,17 +268,23 @@ def test_advance_moves_members_alike_and_leaves_what_it_was_not_given():
 
 
 def test_one_compile_for_any_lr_scale_and_no_transfer_in_the_step():
-    run = tiny_run()
+    traced = []
+    linear = from_linen(nn.Dense(3))
+
+    def apply(*args, **kwargs):
+        traced.append(kwargs["train"])  # runs when the step is traced, not when it is run
+        return linear.apply(*args, **kwargs)
+
+    run = assemble(tiny(), model=Model(linear.init, apply), data=blobs())
     state = run.init_state()
     given = [run.feeds["train"].train_batch(run.order, step) for step in range(3)]
     state, _ = run.train_step(state, *given[0])
+    assert traced.count(True) == 1
     for scale, batch in zip((0.1, 7.0), given[1:], strict=True):
-        import dataclasses
-
         state = dataclasses.replace(state, lr_scale=jax.device_put(np.float32(scale), state.lr_scale.sharding))
         with jax.transfer_guard("disallow"):
             state, _ = run.train_step(state, *batch)
-    assert run.train_step._cache_size() == 1
+    assert traced.count(True) == 1
 
 
 def test_early_words_on_a_long_run(monkeypatch, capsys):
