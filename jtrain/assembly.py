@@ -26,7 +26,7 @@ from jtrain.models.pure import Model, as_model
 from jtrain.optim import chain
 from jtrain.optim.groups import Groups, build_groups, decay_mask
 from jtrain.optim.optimizers import Core
-from jtrain.optim.schedules import Schedule, with_warmup
+from jtrain.optim.schedules import Schedule, hold, with_warmup
 from jtrain.precision import PRECISIONS
 from jtrain.state import TrainState, count, eval_params, new_state
 from jtrain.step import Batch, make_train_step
@@ -257,7 +257,8 @@ def _schedule(config: ml_collections.ConfigDict, clock: Clock, lr: float) -> Sch
             f"schedule.warmup: {config.schedule.warmup!r} is {warmup} of {clock.total} updates; nothing is left"
         )
     factory, schedule_options = configs.timed_choice(config, "schedule", clock)
-    return with_warmup(factory(lr, clock.total - warmup, **schedule_options), warmup)
+    every = configs.updates(clock, config.schedule.every, "schedule.every", zero=True)
+    return with_warmup(hold(factory(lr, clock.total - warmup, **schedule_options), every), warmup)
 
 
 def _make_init(

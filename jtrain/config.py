@@ -24,6 +24,7 @@ from jtrain.table import (
     Option,
     Range,
     Time,
+    at,
     did_you_mean,
     lookup,
     named_fields,
@@ -65,6 +66,7 @@ FIELDS: dict[str, tuple[Any, Any]] = {
     "optimizer.lr": (Annotated[float, Range(0, 1000)], 0.0),
     "optimizer.no_decay": (tuple[str, ...], NO_DECAY),
     "schedule.warmup": (Annotated[str, Time("0", zero=True)], "0"),
+    "schedule.every": (Annotated[str, Time("0", zero=True)], "0"),
     "groups": (Annotated[tuple, check_rules], ((".*", 1.0),)),
     "lr_scale": (Annotated[float, Range(0, 1e6, above=True)], 1.0),
     "train.total": (Annotated[str, Time("20epochs")], "20epochs"),
@@ -146,8 +148,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         try:
             opt.check(values[key])
         except (ValueError, ConfigError) as error:
-            text = str(error)
-            raise ConfigError(text if text.startswith(f"{key}:") else f"{key}: {text}") from error
+            raise ConfigError(at(key, str(error))) from error
     _check_choices(values, known)
     _check_sense(values)
 
@@ -187,9 +188,9 @@ def timed_choice(
     part, given = choice(config, section)
     name = config[section].name
     if name in CHOICES[section][1]:
+        to_updates = functools.partial(updates, clock)
         for key, opt in options(part).items():
-            if opt.time:
-                given[key] = updates(clock, given[key], f"{section}.{name}.{key}", zero=opt.time.zero)
+            given[key] = opt.in_updates(given[key], f"{section}.{name}.{key}", to_updates)
     return part, given
 
 
@@ -267,11 +268,6 @@ def _check_choices(values: dict[str, Any], known: dict[str, Option]) -> None:
 def _check_sense(values: dict[str, Any]) -> None:
     if Duration.parse(values["train.total"]).unit == "%":
         raise ConfigError("train.total: the whole run cannot be a share of itself; use epochs, steps or examples")
-    for key, opt in schema().items():
-        if opt.time and key != "train.total":
-            duration = Duration.parse(values[key])
-            if duration.unit == "%" and duration.amount > 100:
-                raise ConfigError(f"{key}: {values[key]!r} is more than the whole run")
     total, warmup = (Duration.parse(values[k]) for k in ("train.total", "schedule.warmup"))
     if (warmup.unit == total.unit and warmup.amount >= total.amount) or (warmup.unit == "%" and warmup.amount >= 100):
         raise ConfigError(f"schedule.warmup: {warmup.text!r} leaves nothing of train.total ({total.text!r})")

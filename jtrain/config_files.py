@@ -14,6 +14,7 @@ import ml_collections
 from jtrain import config as configs
 from jtrain.errors import ConfigError, DataError
 from jtrain.shipped import locate
+from jtrain.table import at
 
 
 def load(text: str) -> ml_collections.ConfigDict:
@@ -60,8 +61,7 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
     try:
         value = known.check(_converted(text, known.kind))
     except (ValueError, ConfigError) as error:
-        detail = str(error)
-        raise ConfigError(detail if detail.startswith(f"{key}:") else f"{key}: {detail}") from error
+        raise ConfigError(at(key, str(error))) from error
     *parents, last = key.split(".")
     node = config
     for parent in parents:
@@ -131,6 +131,8 @@ def _literal(text: str) -> Any:
 
 
 def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples(inner) for key, inner in value.items()}
     return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
 
 

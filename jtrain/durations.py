@@ -1,9 +1,12 @@
-"""Durations with a unit, turned once into optimizer updates by exact arithmetic."""
+"""Durations with a unit, turned once into optimizer updates by exact arithmetic, and the markers of such options."""
 
 import dataclasses
 import fractions
 import math
 import re
+import typing
+from collections.abc import Callable
+from typing import Any
 
 _FORM = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,2})?|\.[0-9]+)\s*([A-Za-z%]*)\s*")
 _UNITS = {
@@ -88,3 +91,76 @@ class Clock:
     def epoch(self, step: int) -> float:
         """Epochs seen after `step` updates."""
         return step * self.batch_size / self.epoch_examples
+
+
+def check_time(value: Any, zero: bool = False) -> None:
+    """Raises ValueError unless `value` is the text of a duration, longer than 0 unless it may be `zero`."""
+    if not isinstance(value, str):
+        raise ValueError(f"needs a unit, such as '{value}steps' or '{value}epochs', got {value!r}")
+    duration = Duration.parse(value)
+    if duration.amount == 0 and not zero:
+        raise ValueError(f"must be longer than zero, got {value!r}")
+    if duration.unit == "%" and duration.amount > 100:
+        raise ValueError(f"{value!r} is more than the whole run")
+
+
+class ToUpdates(typing.Protocol):
+    """Updates (int) of a duration, at least 1 unless it may be `zero`; raises ConfigError naming `key`."""
+
+    def __call__(self, text: str, key: str, *, zero: bool = False) -> int: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Time:
+    """Marks a duration. Its config default is text with a unit; the part itself gets updates (int).
+
+    `zero` allows 0 (off).
+    """
+
+    default: str
+    zero: bool = False
+
+    def check(self, value: Any) -> None:
+        """Raises ValueError unless `value` is a duration."""
+        check_time(value, self.zero)
+
+    def in_updates(self, value: Any, key: str, updates: ToUpdates) -> Any:
+        """What the part gets for the config's `value`."""
+        return updates(value, key, zero=self.zero)
+
+
+@dataclasses.dataclass(frozen=True)
+class Times:
+    """Marks a tuple of durations, each longer than the one before; the part itself gets a tuple of updates (int)."""
+
+    default: tuple[str, ...]
+
+    def check(self, value: Any) -> None:
+        """Raises ValueError unless `value` is a tuple of durations that increase, where their units are the same."""
+        if not isinstance(value, tuple) or not value:
+            raise ValueError(f"must be a tuple of durations such as {self.default!r}, got {value!r}")
+        for index, text in enumerate(value):
+            try:
+                check_time(text)
+            except ValueError as error:
+                raise ValueError(f"[{index}]: {error}") from error
+            if index:
+                last, this = Duration.parse(value[index - 1]), Duration.parse(text)
+                if last.unit == this.unit and last.amount >= this.amount:
+                    raise ValueError(f"[{index}]: must be after {last.text!r}, got {text!r}")
+
+    def in_updates(self, value: Any, key: str, updates: ToUpdates) -> Any:
+        """What the part gets for the config's `value`."""
+        return tuple(updates(text, f"{key}[{index}]") for index, text in enumerate(value))
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed:
+    """Marks a tuple with durations somewhere inside it.
+
+    `check(value)` raises ValueError ('[1]: …' names an item); `in_updates(value, key, updates)` is what the part gets.
+    """
+
+    default: tuple[Any, ...]
+    check: Callable[[Any], None]
+    in_updates: Callable[[Any, str, ToUpdates], Any]

@@ -13,12 +13,13 @@ import functools
 import importlib
 import inspect
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from jtrain.durations import Duration
+from jtrain.durations import Time, Timed, Times, ToUpdates
 from jtrain.errors import ConfigError
 
 
@@ -45,17 +46,6 @@ class Range:
         return "must be " + " and ".join(words)
 
 
-@dataclasses.dataclass(frozen=True)
-class Time:
-    """Marks a duration. Its config default is text with a unit; the part itself gets updates (int).
-
-    `zero` allows 0 (off).
-    """
-
-    default: str
-    zero: bool = False
-
-
 Count = Annotated[int, Range(1, 2**31 - 1)]
 Size = Annotated[int, Range(1, 2**20)]
 Natural = Annotated[int, Range(0, 2**31 - 1)]
@@ -73,15 +63,12 @@ class Option:
     kind: Any  # bool, int, float, str, tuple, or a Literal
     conditions: tuple[Any, ...] = ()
 
-    @property
-    def time(self) -> Time | None:
-        """The duration marker, if this option is a duration."""
-        return next((c for c in self.conditions if isinstance(c, Time)), None)
-
     def check(self, value: Any) -> Any:
         """Returns `value` (an int becomes a float where a float is asked for); raises ValueError."""
-        if self.time:
-            return _check_time(value, self.time)
+        for condition in self.conditions:
+            if isinstance(condition, Time | Times | Timed):
+                condition.check(value)
+                return value
         value = _check_kind(value, self.kind)
         for condition in self.conditions:
             if isinstance(condition, Range):
@@ -89,6 +76,13 @@ class Option:
                     raise ValueError(f"{condition}, got {value!r}")
             elif callable(condition):
                 condition(value)
+        return value
+
+    def in_updates(self, value: Any, key: str, updates: ToUpdates) -> Any:
+        """`value` as the part takes it: durations, also inside it, turned from text into updates."""
+        for condition in self.conditions:
+            if isinstance(condition, Time | Times | Timed):
+                return condition.in_updates(value, key, updates)
         return value
 
 
@@ -100,15 +94,16 @@ def option(annotation: Any, default: Any) -> Option:
         kind, *rest = get_args(annotation)
         conditions = tuple(rest)
     for condition in conditions:
-        if isinstance(condition, Time):
-            return Option(condition.default, str, conditions)
+        if isinstance(condition, Time | Times | Timed):
+            return Option(condition.default, type(condition.default), conditions)
     return Option(default, kind, conditions)
 
 
 def options(function: Callable[..., Any]) -> dict[str, Option]:
     """The keyword-only parameters of a part, as options by name.
 
-    A parameter without a default is an option only if it is a `Time` (its default is in the marker).
+    A parameter without a default is an option only if it is a `Time`, `Times` or `Timed`
+    (its default is in the marker).
     """
     hints = _hints(function)
     found = {}
@@ -168,6 +163,13 @@ def did_you_mean(word: str, choices: typing.Iterable[str]) -> str:
     return f"; choose from {', '.join(choices)}" if choices else ""
 
 
+def at(key: str, text: str) -> str:
+    """'key: text', or 'key[1]: …' where the text tells the place inside, as it is where it names the key itself."""
+    if text.startswith((f"{key}:", f"{key}[")):
+        return text
+    return f"{key}{text}" if re.match(r"\[\d+\]: ", text) else f"{key}: {text}"
+
+
 def lookup(table: Mapping[str, Callable[..., Any]], name: str, key: str) -> Callable[..., Any]:
     """The part called `name`: from the table, or imported when it is `module:Name`.
 
@@ -199,15 +201,6 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 def _init_of(cls: type) -> Callable[..., Any]:
     return getattr(cls, "__init__")  # noqa: B009 (mypy distrusts cls.__init__)
-
-
-def _check_time(value: Any, marker: Time) -> Any:
-    if not isinstance(value, str):
-        raise ValueError(f"needs a unit, such as '{value}steps' or '{value}epochs', got {value!r}")
-    duration = Duration.parse(value)
-    if duration.amount == 0 and not marker.zero:
-        raise ValueError(f"must be longer than zero, got {value!r}")
-    return value
 
 
 def _check_kind(value: Any, kind: Any) -> Any:

@@ -19,6 +19,7 @@ def shrunk(name):
     c.train.batch_size = 8
     c.train.total = "3steps"
     c.checkpoint.every = "2steps"
+    c.schedule.warmup = "1steps"
     if c.data.name == "tfds":
         c.data.tfds.name = config_files.configs.base().data.tfds.name
         c.data.name = "shapes"

@@ -1,34 +1,19 @@
-"""One visible optax chain: clip → per group ([decay →] core → [decay →] −lr [→ decay])."""
+"""One visible optax chain: clip → per group ([decay →] core → [decay →] [scaling →] −lr [→ decay])."""
 
-from collections.abc import Callable, Set
+import re
+from collections.abc import Set
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from jtrain.errors import ConfigError
+from jtrain.optim.clip import CLIPS as CLIPS
+from jtrain.optim.core import Core
 from jtrain.optim.groups import Groups
-from jtrain.optim.optimizers import Core
 from jtrain.optim.schedules import Schedule
-from jtrain.table import Positive
 from jtrain.tree import map_with_path
-
-
-def none() -> optax.GradientTransformation:
-    """Gradients as they are."""
-    return optax.identity()
-
-
-def norm(*, max_norm: Positive = 1.0) -> optax.GradientTransformation:
-    """Gradients scaled down to a norm of `max_norm` over all trainable parameters, where theirs is larger.
-
-    As `torch.nn.utils.clip_grad_norm_`, but without the 1e-6 that torch adds to the norm.
-    Source: Pascanu et al., On the difficulty of training recurrent neural networks (2013), algorithm 1.
-    """
-    return optax.clip_by_global_norm(max_norm)
-
-
-CLIPS: dict[str, Callable[..., optax.GradientTransformation]] = {"none": none, "norm": norm}
 
 
 def scale_by_lr(schedule: Schedule, multiplier: float) -> optax.GradientTransformationExtraArgs:
@@ -74,7 +59,11 @@ def build(
 
     Returns:
       (tx, {pattern: step -> lr of its group, without lr_scale}); frozen groups have no lr.
+
+    Raises:
+      ConfigError: for a pattern in an option of the optimizer that matches no parameter.
     """
+    _check_patterns(core, groups)
 
     def labels(tree: Any) -> Any:
         return map_with_path(lambda path, _: groups.labels[path], tree)
@@ -99,9 +88,20 @@ def _group(core: Core, schedule: Schedule, multiplier: float, decays: Set[str]) 
         *([decay] if place == "coupled" else []),
         core.transform,
         *([decay] if place == "decoupled" else []),
+        *([core.after_decay] if core.after_decay else []),
         scale_by_lr(schedule, multiplier),
         *([decay] if place == "independent" else []),
     )
+
+
+def _check_patterns(core: Core, groups: Groups) -> None:
+    paths = sorted({*groups.labels, *groups.frozen})
+    for key, patterns in core.patterns.items():
+        for pattern in patterns:
+            if not any(re.fullmatch(pattern, path) for path in paths):
+                raise ConfigError(
+                    f"{key}: pattern {pattern!r} matches no parameter; it must match a whole path such as {paths[0]!r}"
+                )
 
 
 def _times(schedule: Schedule, multiplier: float) -> Schedule:

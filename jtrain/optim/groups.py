@@ -52,6 +52,31 @@ def check_rules(rules: Any) -> None:
             raise ValueError(f"{pattern!r} needs a finite multiplier of at least 0, got {multiplier!r}")
 
 
+def layerwise(patterns: Sequence[str], decay: float) -> Rules:
+    """Rules whose multipliers of the lr fall from the head towards the input, for `c.groups`.
+
+    The last pattern gets 1, the one before it `decay`, the next `decay`², and so on; a fine-tuned network keeps
+    more of its early, general layers (Howard and Ruder, Universal Language Model Fine-tuning, 2018, section 3.2).
+
+        c.groups = layerwise(("stem.*", "stage1_.*", "stage2_.*", "head/.*"), 0.5)      # 0.125, 0.25, 0.5, 1.0
+
+    Every parameter must match one; the first that matches counts, as in any rules.
+
+    Args:
+      patterns: of the layers' parameters, from the input to the head.
+      decay: factor from one layer to the one before it, above 0 and at most 1.
+
+    Raises:
+      ConfigError: for no patterns, a single text, or a decay out of range.
+    """
+    if isinstance(patterns, str) or not patterns:
+        raise ConfigError(f"groups: layerwise needs patterns from the input to the head, got {patterns!r}")
+    if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 < decay <= 1:
+        raise ConfigError(f"groups: the decay of layerwise must be above 0 and at most 1, got {decay!r}")
+    last = len(patterns) - 1
+    return tuple((pattern, float(decay) ** (last - i)) for i, pattern in enumerate(patterns))
+
+
 def build_groups(rules: Rules, paths: Sequence[str]) -> Groups:
     """The groups of the parameters at `paths`; a path follows the first rule whose pattern matches all of it.
 

@@ -1,135 +1,99 @@
-"""Learning rates as pure functions of the update number, equal inside jit and with NumPy."""
+"""Learning rates as pure functions of the update number, equal inside jit and with NumPy.
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+Every schedule is `make(lr, total, **options) -> (step -> lr)`, in updates, usable alone:
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+    >>> import numpy as np
+    >>> from jtrain.optim.schedules import cosine, hold, pieces, with_warmup
+    >>> schedule = with_warmup(cosine(0.1, 900, floor=0.01), 100)
+    >>> [round(float(schedule(k)), 6) for k in (0, 99, 100, 550, 1000)]
+    [0.001, 0.1, 0.1, 0.0505, 0.001]
+    >>> hold(cosine(0.1, 1000), 100)(np.array([0, 99, 100])).round(4).tolist()
+    [0.1, 0.1, 0.0976]
+    >>> pieces(0.1, 30, parts=(("linear", 10, {"start": 0.1, "end": 1.0}), ("constant", 20)))(np.array([0, 10]))
+    array([0.01, 0.1 ])
 
-from jtrain.durations import LONGEST
+In a config: `c.schedule.name = "cosine"; c.schedule.cosine.floor = 0.01; c.schedule.warmup = "5epochs"`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from jtrain.durations import LONGEST, Timed, ToUpdates, check_time
 from jtrain.errors import ConfigError
-from jtrain.table import Range, Share, Time
+from jtrain.optim.cycles import cosine_annealing, cosine_restarts, cyclic, one_cycle
+from jtrain.optim.decays import constant, cosine, exponential, inverse_time, linear, multistep, polynomial, step, wsd
+from jtrain.optim.exact import Schedule, integers, share
+from jtrain.table import at, did_you_mean, options
 
-# Update number(s), int of any shape, counted from 0 -> lr of the same shape: float32 where the number
-# is a jax.Array, float64 else. Update k uses schedule(k).
-Schedule = Callable[[Any], Any]
-Shrink = Annotated[float, Range(0, 1, above=True)]
+__all__ = ["SCHEDULES", "Schedule", "hold", "pieces", "with_warmup"]
 
-
-def constant(lr: float, total: int) -> Schedule:
-    """`lr` throughout."""
-    del total
-
-    def schedule(step: Any) -> Any:
-        xp, step, dtype = _integers(step)
-        return xp.full(step.shape, lr, dtype)
-
-    return schedule
+FORM = "('cosine', '15epochs', {'floor': 0.01})"
 
 
-def step(lr: float, total: int, *, every: Annotated[int, Time("30epochs")], gamma: Shrink = 0.5) -> Schedule:
-    """lr · gamma^⌊k / every⌋; the same as `torch.optim.lr_scheduler.StepLR`.
-
-    Args:
-      lr: the peak, used from the first update.
-      total: updates of the schedule; its shape does not depend on them.
-      every: updates between two cuts.
-      gamma: factor of each cut.
-    """
-    del total
-    power = _powers_of(gamma)
-
-    def schedule(step: Any) -> Any:
-        _, step, _ = _integers(step)
-        return lr * power(step // every)
-
-    return schedule
+def check_parts(parts: Any) -> None:
+    """Raises ValueError unless `parts` is a tuple of (name, duration, options), as a config gives it."""
+    if not isinstance(parts, tuple | list) or not parts:
+        raise ValueError(f"must be a tuple of pieces such as ({FORM},), got {parts!r}")
+    for index, part in enumerate(parts):
+        try:
+            _check_part(part)
+        except ValueError as error:
+            raise ValueError(f"[{index}]: {error}") from error
 
 
-def cosine(lr: float, total: int, *, floor: Share = 0.0) -> Schedule:
-    """lr · (floor + (1 - floor) · (1 + cos(π k / total)) / 2), then lr · floor.
-
-    Up to `total` the same as `torch.optim.lr_scheduler.CosineAnnealingLR`, which rises again afterwards.
-    Source: Loshchilov and Hutter, SGDR (2017), equation 5.
-
-    Args:
-      lr: the peak, used at the first update.
-      total: updates from the peak to the floor.
-      floor: lowest lr, as a share of the peak.
-    """
-
-    def schedule(step: Any) -> Any:
-        xp, step, dtype = _integers(step)
-        left = xp.maximum(total - step, 0).astype(dtype) / total
-        # (1 + cos(πx)) / 2 = sin²(π(1-x)/2): no cancellation, so float32 is exact to the last update.
-        return lr * (floor + (1 - floor) * xp.sin(0.5 * np.pi * left) ** 2)
-
-    return schedule
+def parts_in_updates(parts: Any, key: str, updates: ToUpdates) -> tuple[tuple[str, int, dict[str, Any]], ...]:
+    """`parts` with every duration in updates, and every option that was left out at its default."""
+    converted = []
+    for index, (name, duration, *rest) in enumerate(parts):
+        given = rest[0] if rest else {}
+        place = f"{key}[{index}]"
+        made = {
+            option: opt.in_updates(given.get(option, opt.default), f"{place}: {name}.{option}", updates)
+            for option, opt in options(SCHEDULES[name]).items()
+        }
+        converted.append((name, updates(duration, place, zero=False), made))
+    return tuple(converted)
 
 
-def linear(lr: float, total: int, *, start: Share = 1.0, end: Share = 0.0) -> Schedule:
-    """lr times a factor on the straight line from `start` to `end`, then lr · end.
-
-    The same as `torch.optim.lr_scheduler.LinearLR` with total_iters = total.
-
-    Args:
-      lr: the peak.
-      total: updates from `start` to `end`.
-      start: factor of the first update.
-      end: factor from update `total` on.
-    """
-
-    def schedule(step: Any) -> Any:
-        xp, step, dtype = _integers(step)
-        done = xp.minimum(step, total)
-        return lr * (start * _share(total - done, total, dtype) + end * _share(done, total, dtype))
-
-    return schedule
-
-
-def cyclic(
+def pieces(
     lr: float,
     total: int,
     *,
-    base: Share = 0.1,
-    up: Annotated[int, Time("5%")],
-    down: Annotated[int, Time("5%", zero=True)],
-    mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
-    gamma: Shrink = 1.0,
+    parts: Annotated[tuple[Any, ...], Timed((("constant", "50%"), ("cosine", "50%")), check_parts, parts_in_updates)],
 ) -> Schedule:
-    """Triangles between lr · base and lr; the same as `torch.optim.lr_scheduler.CyclicLR`.
+    """Schedules in a row; as `torch.optim.lr_scheduler.SequentialLR`, but every piece counts from its own start.
 
-    Source: Smith, Cyclical Learning Rates for Training Neural Networks (2017).
+    A piece gets lr as its peak and its own length as its total. The last one goes on after its end.
 
     Args:
-      lr: the peak of the first triangle.
+      lr: the peak of every piece.
       total: updates of the schedule; its shape does not depend on them.
-      base: lr at the foot of a triangle, as a share of the peak.
-      up: updates of a rise.
-      down: updates of a fall; 0 means as many as of a rise.
-      mode: triangular keeps the height, triangular2 halves it every cycle, exp_range multiplies it by gamma^k.
-      gamma: shrinks the height in every update, in mode exp_range alone.
+      parts: (name in SCHEDULES, updates, options) of each piece; the options may be left out. In a config every
+        duration is text, `%` of the whole run, and options that are left out have their config defaults.
 
     Raises:
-      ConfigError: for a gamma in a mode that has none.
+      ConfigError: for a name that is not in SCHEDULES, or options that a piece refuses.
     """
     del total
-    if gamma != 1.0 and mode != "exp_range":
-        raise ConfigError(
-            f"schedule.cyclic.gamma: is used in mode 'exp_range' alone, mode is {mode!r}; leave it at 1.0"
-        )
-    down = down or up
-    period = min(up + down, LONGEST)  # a longer one does not fit the int32 step, and never ends
-    power = _powers_of(0.5 if mode == "triangular2" else gamma)
+    made: list[tuple[int, Schedule]] = []
+    start = 0
+    for index, (name, length, *rest) in enumerate(parts):
+        place = f"schedule.pieces.parts[{index}]"
+        if name not in SCHEDULES or name == "pieces":
+            raise ConfigError(f"{place}: {_no_piece(name)}")
+        try:
+            made.append((start, SCHEDULES[name](lr, length, **(rest[0] if rest else {}))))
+        except ConfigError as error:
+            raise ConfigError(f"{place}: {error}") from error
+        start += length
 
     def schedule(step: Any) -> Any:
-        xp, step, dtype = _integers(step)
-        cycle, place = step // period, step % period
-        height = xp.where(place <= up, _share(place, up, dtype), _share(down - (place - up), down, dtype))
-        if mode != "triangular":
-            height = height * power(cycle if mode == "triangular2" else step)
-        return lr * (base + (1 - base) * height)
+        xp, step, _ = integers(step)
+        value = made[0][1](step)
+        for start, piece in made[1:]:
+            if start <= LONGEST:  # a later one never begins, and does not fit the int32 step
+                value = xp.where(step >= start, piece(xp.maximum(step - start, 0)), value)
+        return value
 
     return schedule
 
@@ -137,10 +101,38 @@ def cyclic(
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": constant,
     "step": step,
-    "cosine": cosine,
+    "multistep": multistep,
+    "exponential": exponential,
+    "inverse_time": inverse_time,
     "linear": linear,
+    "polynomial": polynomial,
+    "cosine": cosine,
+    "cosine_annealing": cosine_annealing,
+    "cosine_restarts": cosine_restarts,
     "cyclic": cyclic,
+    "one_cycle": one_cycle,
+    "wsd": wsd,
+    "pieces": pieces,
 }
+
+
+def hold(schedule: Schedule, every: int) -> Schedule:
+    """The schedule looked at every `every` updates, and held between: k -> schedule(every · ⌊k / every⌋).
+
+    As PyTorch users have it who call `scheduler.step()` once an epoch, here with all lengths in updates.
+
+    Args:
+      schedule: what is held.
+      every: updates for which an lr stays; 0 or 1 gives the schedule itself.
+    """
+    if every <= 1:
+        return schedule
+
+    def held(step: Any) -> Any:
+        _, step, _ = integers(step)
+        return schedule(step - step % every)
+
+    return held
 
 
 def with_warmup(schedule: Schedule, warmup: int, start: float = 0.0) -> Schedule:
@@ -159,38 +151,35 @@ def with_warmup(schedule: Schedule, warmup: int, start: float = 0.0) -> Schedule
     peak = float(schedule(0))
 
     def warmed(step: Any) -> Any:
-        xp, step, dtype = _integers(step)
+        xp, step, dtype = integers(step)
         done = xp.minimum(step, warmup - 1) + 1
-        rise = peak * (start * _share(warmup - done, warmup, dtype) + _share(done, warmup, dtype))
+        rise = peak * (start * share(warmup - done, warmup, dtype) + share(done, warmup, dtype))
         return xp.where(step < warmup, rise, schedule(xp.maximum(step - warmup, 0)))
 
     return warmed
 
 
-def _integers(step: Any) -> tuple[Any, Any, Any]:
-    """(jnp or np, the step as an integer array of it, the float type to compute in)."""
-    if isinstance(step, jax.Array):
-        return jnp, step.astype(jnp.int32), jnp.float32
-    return np, np.asarray(step, np.int64), np.float64
+def _check_part(part: Any) -> None:
+    if not isinstance(part, tuple | list) or len(part) not in (2, 3):
+        raise ValueError(f"must be (name, duration, options) such as {FORM}, got {part!r}")
+    name, duration, *rest = part
+    if not isinstance(name, str) or name not in SCHEDULES or name == "pieces":
+        raise ValueError(_no_piece(name))
+    check_time(duration)
+    given = rest[0] if rest else {}
+    if not isinstance(given, Mapping):
+        raise ValueError(f"the options of {name} must be a dict such as {{'floor': 0.01}}, got {given!r}")
+    known = options(SCHEDULES[name])
+    for option, value in given.items():
+        if option not in known:
+            raise ValueError(f"{name} has no option {option!r}{did_you_mean(str(option), known)}")
+        try:
+            known[option].check(value)
+        except ValueError as error:
+            raise ValueError(at(f"{name}.{option}", str(error))) from error
 
 
-def _share(part: Any, whole: int, dtype: Any) -> Any:
-    return part.astype(dtype) / whole
-
-
-def _powers_of(gamma: float) -> Callable[[Any], Any]:
-    """n -> gamma^n for whole n from 0 to 2^31 - 1.
-
-    In float32, gamma^n by `power` is off by n roundings of gamma. So it is a product of four exact
-    numbers from a table, one for each byte of n.
-    """
-    digits = np.arange(256, dtype=np.float64)
-    table = np.stack([np.power(gamma, digits * 256**byte) for byte in range(4)]).astype(np.float32)
-
-    def power(n: Any) -> Any:
-        if not isinstance(n, jax.Array):
-            return np.power(gamma, np.asarray(n, np.float64))
-        rows = [jnp.asarray(table[byte])[(n >> 8 * byte) & 255] for byte in range(4)]
-        return rows[0] * rows[1] * rows[2] * rows[3]
-
-    return power
+def _no_piece(name: Any) -> str:
+    if name == "pieces":
+        return "pieces cannot hold pieces; write them in one row"
+    return f"no such schedule {name!r}{did_you_mean(str(name), [n for n in SCHEDULES if n != 'pieces'])}"

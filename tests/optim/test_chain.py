@@ -4,7 +4,8 @@ import numpy as np
 import optax
 import pytest
 
-from jtrain.optim.chain import CLIPS, build
+from jtrain.optim.chain import build
+from jtrain.optim.clip import CLIPS
 from jtrain.optim.groups import build_groups
 from jtrain.optim.optimizers import OPTIMIZERS
 from jtrain.optim.schedules import SCHEDULES

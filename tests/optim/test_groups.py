@@ -3,7 +3,7 @@ import re
 import pytest
 
 from jtrain.errors import ConfigError
-from jtrain.optim.groups import NO_DECAY, build_groups, check_rules, decay_mask
+from jtrain.optim.groups import NO_DECAY, build_groups, check_rules, decay_mask, layerwise
 
 PATHS = ["head/bias", "head/kernel", "stem/conv/kernel", "stem/norm/bias", "stem/norm/scale"]
 
@@ -64,3 +64,25 @@ def test_pattern_of_the_user_must_match():
 def test_broken_pattern_is_named():
     with pytest.raises(ConfigError, match=r"^optimizer\.no_decay: '\(' is not a regular expression"):
         decay_mask(PATHS, ("(",))
+
+
+def test_layerwise_gives_the_head_all_of_the_lr_and_each_layer_before_it_a_share():
+    rules = layerwise(("stem/.*", "block1/.*", "block2/.*", "head/.*"), 0.5)
+    assert rules == (("stem/.*", 0.125), ("block1/.*", 0.25), ("block2/.*", 0.5), ("head/.*", 1.0))
+    groups = build_groups(layerwise(["stem/.*", "head/.*"], 0.1), PATHS)
+    assert {path: groups.multipliers[label] for path, label in groups.labels.items()} == {
+        "head/bias": 1.0, "head/kernel": 1.0, "stem/conv/kernel": 0.1, "stem/norm/bias": 0.1, "stem/norm/scale": 0.1,
+    }  # fmt: skip
+
+
+def test_layerwise_without_decay_gives_all_layers_the_same():
+    assert layerwise(("a", "b"), 1) == (("a", 1.0), ("b", 1.0))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "decay"),
+    [((), 0.5), ("head/.*", 0.5), (("a",), 0.0), (("a",), 1.1), (("a",), float("nan")), (("a",), True), (("a",), "1")],
+)
+def test_layerwise_refuses_what_makes_no_ladder(patterns, decay):
+    with pytest.raises(ConfigError, match=r"^groups: .*layerwise"):
+        layerwise(patterns, decay)
