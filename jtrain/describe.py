@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from jtrain import mesh as meshes
-from jtrain.assembly import Run
 from jtrain.io.progress import count_words, sparkline
+from jtrain.run import Run
 
 
 def version() -> str:
@@ -38,7 +38,7 @@ def header(run: Run, workdir: Path | None = None) -> list[str]:
 
 def model(run: Run) -> str:
     """Name and number of parameters."""
-    frozen = sum(int(np.prod(_shape(run, path))) for path in run.groups.frozen)
+    frozen = sum(int(np.prod(_shape(run, path))) for path in run.optimizer.groups.frozen)
     text = f"{run.model_name} · {count_words(run.parameter_count)} parameters"
     return text + (f", {count_words(frozen)} of them frozen" if frozen else "")
 
@@ -55,10 +55,11 @@ def data(run: Run) -> str:
 def optimizer(run: Run) -> str:
     """Name, lr, decay, groups and clipping."""
     taken = "" if run.config.optimizer.lr else " (its default)"
-    text = f"{run.config.optimizer.name} · lr {run.lr:g}{taken}"
-    if run.core.weight_decay:
+    text = f"{run.config.optimizer.name} · lr {run.optimizer.lr:g}{taken}"
+    core, decayed = run.optimizer.core, len(run.optimizer.decayed)
+    if core.weight_decay:
         arrays = len(jax.tree.leaves(run.shapes.params))
-        text += f" · {run.core.decay} weight decay {run.core.weight_decay:g} on {len(run.decayed)} of {arrays} arrays"
+        text += f" · {core.decay} weight decay {core.weight_decay:g} on {decayed} of {arrays} arrays"
     else:
         text += " · no weight decay"
     if run.config.clip.name != "none":
@@ -72,7 +73,7 @@ def schedule(run: Run, points: int = 40) -> str:
     """The schedule's name, ends and a sparkline of the lr over the run."""
     config, total = run.config.schedule, run.clock.total
     steps = np.unique(np.linspace(0, total - 1, points).astype(np.int64))
-    lr = np.asarray(run.schedules["lr"](steps), np.float64) * np.ones(len(steps))
+    lr = np.asarray(run.optimizer.schedules["lr"](steps), np.float64) * np.ones(len(steps))
     warmup = f"warm-up {config.warmup}, " if run.clock.boundary(config.warmup) else ""
     return f"{warmup}{config.name} · lr {lr[0]:.3g} → {lr.max():.3g} → {lr[-1]:.3g}  {sparkline(lr.tolist())}"
 

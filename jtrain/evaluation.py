@@ -8,22 +8,18 @@ import numpy as np
 
 from jtrain import metrics
 from jtrain.models.pure import Model
-from jtrain.precision import cast
-from jtrain.step import Batch, Prepare, select
+from jtrain.step import Batch, select
 from jtrain.task import Task
 
 EvalStep = Callable[[Any, Any, Batch, Any], tuple[metrics.Sums, jax.Array]]
 
 
-def make_eval_step(
-    *, model: Model, task: Task, prepare: Prepare, dtype: Any, constrain: Callable[[Batch], Batch]
-) -> EvalStep:
+def make_eval_step(*, model: Model, task: Task, constrain: Callable[[Batch], Batch]) -> EvalStep:
     """`eval_step(params, model_state, data, rows) -> (sums, outputs)`, pure; outputs float32 [batch, …]."""
 
     def eval_step(params: Any, model_state: Any, data: Batch, rows: jax.Array | None) -> tuple[metrics.Sums, jax.Array]:
         batch = select(data, rows, constrain)
-        inputs = cast(prepare(batch["inputs"]), dtype)
-        outputs, _ = model.apply(cast(params, dtype), model_state, inputs, key=None, train=False)
+        outputs, _ = model.apply(params, model_state, batch["inputs"], key=None, train=False)
         sums = metrics.weighted_sums(task.per_example(outputs, batch["targets"]), batch["weight"])
         return sums, outputs
 

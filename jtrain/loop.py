@@ -11,13 +11,13 @@ import jax
 
 from jtrain import mesh as meshes
 from jtrain import metrics, session
-from jtrain.assembly import Run
 from jtrain.describe import header
-from jtrain.errors import Interrupted, NonFiniteError
+from jtrain.errors import ConfigError, Interrupted, NonFiniteError
 from jtrain.evaluation import Aborted
 from jtrain.io.progress import Screen, duration_words
 from jtrain.io.record import Record
 from jtrain.io.stopwatch import Stopwatch
+from jtrain.run import Run
 from jtrain.session import Control, Signals
 from jtrain.state import TrainState, to_flat
 
@@ -25,6 +25,7 @@ TrainStep = Callable[[TrainState, Any, Any], tuple[TrainState, metrics.Sums]]
 Give = Callable[[int], tuple[Any, Any]]  # step -> (data, rows)
 
 IN_FLIGHT = 2  # steps handed to the device ahead of the last one known to be done
+READ_EVERY = 100  # updates: at least so often are numbers fetched, so that a NaN is noticed
 LONG_RUN = 30 * 60  # seconds: from here on the smaller recipe is named early
 
 
@@ -74,6 +75,8 @@ def advance(
     """
     states = list(states)
     sums: list[list[metrics.Sums]] = [[] for _ in states]
+    if len(feeds) not in (1, len(states)):
+        raise ValueError(f"{len(feeds)} feeds for {len(states)} states; give one, or one each")
     for step in range(start, stop):
         given = [feed(step) for feed in feeds]
         for i, state in enumerate(states):
@@ -103,10 +106,12 @@ def train(run: Run, workdir: str | Path | None = None, *, screen: Screen | None 
       ConfigError, DataError, HeldError: the workdir cannot be used; nothing is written.
     """
     screen = screen or Screen.quiet()
+    if not isinstance(run, Run):
+        raise ConfigError(f"train: needs a run of jtrain.assemble(config), got {type(run).__name__}")
     with (
         contextlib.closing(screen),
+        Signals(active=workdir is not None) as signals,  # first: restoring and compiling take time
         session.open_record(run, workdir, screen, force=force) as (record, state, control),
-        Signals(active=workdir is not None) as signals,
     ):
         return _Training(run, record, screen, control, signals).to_the_end(state)
 
@@ -122,7 +127,7 @@ class _Training:
         self.signals = signals
         self.total = run.clock.total
         self.pending: list[metrics.Sums] = []  # on the device, since the last log point
-        self.unread: tuple[int, list[metrics.Sums]] | None = None  # a log point whose numbers are still on the device
+        self.unread: tuple[int, list[metrics.Sums]] | None = None  # numbers up to a step, still on the device
         self.block = meshes.must_block(run.mesh)
         self.watch = Stopwatch(run.batch_size)
 
@@ -131,7 +136,7 @@ class _Training:
             self.screen.line(line)
         step = int(state.step)
         if step:
-            self.record.event("resume", f"update {step} of {self.total}, from its checkpoint")
+            self.record.event("resume", f"update {step} of {self.total}, from its checkpoint", step)
         while True:
             self.at_boundary(state, step)
             if step == self.total:
@@ -141,13 +146,12 @@ class _Training:
 
     def forward(self, state: TrainState, step: int) -> tuple[TrainState, int]:
         """Runs to the next step at which anything is due, or to the step that a signal stops."""
-        every = (self.run.log_every, self.run.eval_every, self.run.save_every)
-        stop = min([self.total, *((step // n + 1) * n for n in every if n)])
+        every = (self.run.log_every, self.run.eval_every, self.run.save_every, READ_EVERY)
+        stop = min([self.total, *((step // n + 1) * n for n in every)])
         first = step
 
         def on_step(done: int, sums: metrics.Sums) -> bool:
-            if self.unread:
-                self.read()
+            self.read()
             if self.watch.starting:
                 jax.block_until_ready(sums)
                 self.tell_time(done)
@@ -166,10 +170,10 @@ class _Training:
     def at_boundary(self, state: TrainState, step: int) -> None:
         """Does what is due after `step` updates: log, evaluate, save; or saves and leaves after a signal."""
         last = step == self.total
-        if step > self.control.logged and (last or step % self.run.log_every == 0):
-            if self.unread:
-                self.read()
-            self.unread, self.pending, self.control.logged = (step, self.pending), [], step
+        self.record.poll()
+        if self.pending:
+            self.read()
+            self.unread, self.pending = (step, self.pending), []
         if self.signals.received:
             self.leave(state, step)
         improved = False
@@ -179,24 +183,28 @@ class _Training:
             self.save(state, step)
 
     def read(self) -> None:
-        """Fetches the numbers of the last log point, and writes its row."""
-        assert self.unread is not None
+        """Fetches the numbers that were left on the device; at a log point, writes its row."""
+        if self.unread is None:
+            return
         (step, sums), self.unread = self.unread, None
         self.add(sums, step)
+        if step <= self.control.logged or (step != self.total and step % self.run.log_every):
+            return
+        self.control.logged = step
         found, self.control.totals = metrics.means(self.control.totals), {}
-        lrs = self.lrs(step - 1)
         rate, wait = self.watch.lap(step)
-        row: dict[str, Any] = found | lrs | {"examples_per_second": rate, "data_wait": wait}
-        self.record.row(step, self.run.clock.epoch(step), "train", row)
+        row: dict[str, Any] = found | self.lrs(step - 1) | {"examples_per_second": rate, "data_wait": wait}
+        epoch = self.run.clock.epoch(step)
+        self.record.row(step, epoch, "train", row)
         self.screen.progress(
-            step=step, total=self.total, epoch=self.run.clock.epoch(step), rate=rate, loss=row["loss"], lr=row["lr"],
-            wait=wait, batch_size=self.run.batch_size,
+            step=step, total=self.total, epoch=epoch, rate=rate, loss=row["loss"], lr=row["lr"], wait=wait,
+            batch_size=self.run.batch_size,
         )  # fmt: skip
 
     def lrs(self, step: int) -> dict[str, float]:
         """The true lr of update `step` (from 0), and of every group: schedule × multiplier × lr_scale."""
         scale = math.prod(self.control.lr_factors.values())
-        return {name: float(lr) * scale for name, lr in jax.device_get(self.run.lrs(step)).items()}
+        return {name: lr * scale for name, lr in self.run.optimizer.lrs(step).items()}
 
     def add(self, sums: list[metrics.Sums], step: int) -> None:
         """Adds fetched sums to the control state; raises NonFiniteError at the first that is not finite."""
@@ -215,19 +223,12 @@ class _Training:
             f"{what} is {value} at update {step} of {self.total} (lr {self.lrs(step - 1)['lr']:.3g}); {there}; "
             "try optimizer.lr a third as large, or clip.name=norm"
         )
-        self.record.event("non_finite", text)
+        self.record.event("non_finite", text, step)
         raise NonFiniteError(text)
-
-    def flush(self, step: int) -> None:
-        """Reads all that is on the device, so that rows and control state are those of `step`."""
-        if self.unread:
-            self.read()
-        self.add(self.pending, step)
-        self.pending = []
 
     def evaluate(self, state: TrainState, step: int) -> bool:
         """Evaluates on the validation split; True if it is the best so far."""
-        self.flush(step)
+        self.read()
         with self.watch.paused():
             try:
                 found = self.run.evaluate(state, "val", stop=self.stopped)
@@ -245,7 +246,9 @@ class _Training:
         return False
 
     def save(self, state: TrainState, step: int, *, block: bool = False) -> None:
-        self.flush(step)
+        if self.record.folder is None:
+            return
+        self.read()
         with self.watch.paused():
             best = self.control.best["step"] if self.control.best else None
             self.record.save(step, to_flat(state), dataclasses.asdict(self.control), best_step=best, block=block)
@@ -255,13 +258,15 @@ class _Training:
         number = self.signals.received or 15
         if step:
             self.save(state, step, block=True)
-        text = f"signal {number}: stopped after update {step} of {self.total}, saved; the same command resumes"
-        self.record.event("interrupted", text)
+        saved = "saved; the same command resumes" if step else "nothing to save yet"
+        text = f"signal {number}: stopped after update {step} of {self.total}, {saved}"
+        self.record.event("interrupted", text, step)
         self.record.draw(self.run.task.watch)
         raise Interrupted(text, number)
 
     def finish(self, state: TrainState) -> Result:
-        """Measures the last state on the test split, once, and closes the record."""
+        """Measures the last state on the test split, once, and draws the curves."""
+        self.read()
         at_end = {row["split"]: row for row in self.record.rows if row["step"] == self.total}
         if "test" in self.run.feeds and "test" not in at_end:
             try:
@@ -270,6 +275,7 @@ class _Training:
                 self.leave(state, self.total)
             self.record.row(self.total, self.run.clock.epoch(self.total), "test", found)
             at_end["test"] = self.record.rows[-1]
+        self.record.wait()
         self.record.draw(self.run.task.watch)
         names = ("loss", *self.run.task.metrics)
         by_split = {split: {n: row[n] for n in names} for split, row in at_end.items() if split != "train"}

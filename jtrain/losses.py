@@ -13,7 +13,7 @@ def cross_entropy(outputs: jax.Array, targets: jax.Array, *, label_smoothing: Fr
 
     Args:
       outputs: logits [batch, classes].
-      targets: class numbers [batch], integers in [0, classes); checked where data are loaded.
+      targets: class numbers [batch], integers in [0, classes); checked where data enter.
       label_smoothing: ε in [0, 1).
 
     Returns:

@@ -33,9 +33,9 @@ def by_data(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def place(tree: Any, sharding: NamedSharding) -> Any:
-    """Puts host arrays onto the mesh; the caller must not write into them again."""
-    return jax.device_put(tree, sharding)
+def place(tree: Any, sharding: NamedSharding, *, copy: bool = False) -> Any:
+    """Puts host arrays onto the mesh. Without `copy` a CPU device may share their memory: never write there again."""
+    return jax.device_put(tree, sharding, may_alias=False if copy else None)
 
 
 def for_batch(mesh: Mesh, size: int) -> NamedSharding:

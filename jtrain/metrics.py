@@ -20,7 +20,7 @@ HIGHER_IS_BETTER = frozenset({"accuracy"})
 
 
 def weighted_sums(per_example: Mapping[str, jax.Array], weight: jax.Array) -> Sums:
-    """Sum and count of every metric; examples of weight 0 have no part, even where they are not finite.
+    """Sum and count of every metric; examples of weight 0 have no part in it.
 
     Args:
       per_example: name -> [batch].

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import zlib
 from typing import Any
 
 import jax
@@ -13,13 +13,14 @@ from jtrain import config as configs
 from jtrain.data import sources
 from jtrain.data.examples import DataSet, Examples, check_finite, check_labels, cut_validation
 from jtrain.data.feed import Feed, is_resident
-from jtrain.step import make_normalise
+from jtrain.errors import ConfigError
 
-STATISTICS_EXAMPLES = 10_000  # examples, evenly spaced, from which normalising is measured
+STATISTICS_EXAMPLES = 10_000  # evenly spaced, from which normalising is measured
+FINGERPRINT_EXAMPLES = 64  # evenly spaced, by which a resumed run knows its data again
 
 
 def load(config: ml_collections.ConfigDict, given: Any) -> DataSet:
-    """The data set of a config, or the one given, with its validation split cut from train.
+    """The data set of a config, or the one given, with a validation split: its own, or one cut from train.
 
     Raises:
       ConfigError, DataError: it is missing, or its values are wrong; the message names the split.
@@ -31,7 +32,13 @@ def load(config: ml_collections.ConfigDict, given: Any) -> DataSet:
     else:
         source, source_options = configs.choice(config, "data")
         dataset = source(config.seed, **source_options)
-    if config.data.validation > 0:
+    if dataset.val is not None:
+        if config.data.validation not in (0.0, configs.schema()["data.validation"].default):
+            raise ConfigError(
+                f"data.validation: {config.data.validation:g} would cut a validation split from train, "
+                f"but {dataset.name} has one of its own; leave it out, or the split"
+            )
+    elif config.data.validation > 0:
         train, val = cut_validation(dataset.train, config.data.validation, config.seed)
         dataset = dataclasses.replace(dataset, train=train, val=val)
     for name, examples in _splits(dataset).items():
@@ -63,15 +70,30 @@ def feeds(config: ml_collections.ConfigDict, dataset: DataSet, mesh: jax.shardin
     }  # fmt: skip
 
 
-def make_prepare(
-    config: ml_collections.ConfigDict, train: Examples, sample: np.ndarray
-) -> Callable[[jax.Array], jax.Array]:
-    """Normalising by mean and deviation of the last axis, over a fixed part of the training examples."""
-    channels = sample.shape[-1:] if sample.ndim > 1 else ()
-    mean, std = np.zeros(channels), np.ones(channels)
-    if config.data.normalize and sample.ndim > 1:
-        take = np.unique(np.linspace(0, len(train) - 1, STATISTICS_EXAMPLES).astype(np.int64))
-        values = train.fetch(take)[0].reshape(-1, *channels)
-        mean, std = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
-        std = np.where(std > 1e-8, std, 1.0)  # a constant channel stays constant
-    return make_normalise(mean, std, sample.ndim)
+def statistics(config: ml_collections.ConfigDict, train: Examples) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """(mean, std) of the last axis of the inputs over a fixed part of the training examples; None: no normalising."""
+    sample, _ = train.fetch(np.arange(1))
+    if not config.data.normalize or sample.ndim < 2:
+        return None, None
+    total = np.zeros((2, sample.shape[-1]))
+    count = 0
+    for rows in np.array_split(_spread(len(train), STATISTICS_EXAMPLES), 20):  # in parts: float64 is 8 times uint8
+        values = train.fetch(rows)[0].reshape(-1, sample.shape[-1]).astype(np.float64)
+        total += values.sum(axis=0), np.square(values).sum(axis=0)
+        count += len(values)
+    mean, square = total / count
+    std = np.sqrt(np.maximum(square - mean**2, 0.0))
+    return mean, np.where(std > 1e-6 * np.maximum(1.0, np.abs(mean)), std, 1.0)  # a constant channel stays constant
+
+
+def fingerprint(dataset: DataSet) -> dict[str, int]:
+    """What tells this data from other data: sizes, classes, and a checksum of some training examples."""
+    inputs, targets = dataset.train.fetch(_spread(len(dataset.train), FINGERPRINT_EXAMPLES))
+    checksum = zlib.crc32(targets.tobytes(), zlib.crc32(inputs.tobytes()))
+    sizes = {name: len(examples) for name, examples in _splits(dataset).items()}
+    return sizes | {"classes": dataset.num_classes, "checksum": checksum}
+
+
+def _spread(examples: int, most: int) -> np.ndarray:
+    """At most `most` example numbers, evenly spaced."""
+    return np.unique(np.linspace(0, examples - 1, most).astype(np.int64))

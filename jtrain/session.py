@@ -5,24 +5,27 @@ import dataclasses
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jtrain import config as configs
 from jtrain import config_files, metrics
 from jtrain import mesh as meshes
-from jtrain.assembly import Run
 from jtrain.errors import ConfigError
 from jtrain.io.progress import Screen
 from jtrain.io.record import Record
 from jtrain.io.workdir import Workdir, write_text_atomic
 from jtrain.io.writers import check_tensorboard
+from jtrain.run import Run
 from jtrain.state import TrainState, from_flat, to_flat
+
+OURS = frozenset({"lock", "events.jsonl", "metrics.jsonl"})  # files that a run killed at its very start may leave
+INSISTS = 1.0  # seconds: launchers forward one signal twice; a person who asks again takes longer
 
 
 @dataclasses.dataclass
@@ -34,6 +37,8 @@ class Control:
       logged, evaluated: the updates at which these were last done.
       best: {'step', 'metric', 'value'} of the best evaluation, or None.
       lr_factors: what each owner asks of `lr_scale`; the state holds their product.
+      data: the fingerprint of the data.
+      devices: how many, and of what kind.
     """
 
     totals: metrics.Totals = dataclasses.field(default_factory=dict)
@@ -41,6 +46,8 @@ class Control:
     evaluated: int = 0
     best: dict[str, Any] | None = None
     lr_factors: dict[str, float] = dataclasses.field(default_factory=dict)
+    data: dict[str, int] = dataclasses.field(default_factory=dict)
+    devices: str = ""
 
 
 @contextlib.contextmanager
@@ -50,49 +57,54 @@ def open_record(
     """The files of a run, its state (new, or restored) and its control state; all is closed at the end.
 
     Raises:
-      ConfigError: the workdir holds a run of another config, or something that is no run.
+      ConfigError: the workdir holds a run of another config or other data, or something that is no run.
       DataError: it cannot be written, or all its checkpoints are damaged. HeldError: another run holds it.
     """
-    factors = {"user": float(run.config.lr_scale)}
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(run.close)
         if workdir is None:
-            yield Record(None, screen=screen), run.init_state(), Control(lr_factors=factors)
-            return
-        folder = Path(workdir)
-        if run.config.log.tensorboard:
-            check_tensorboard()
-        changed = _check_config(run, folder, force=force)
-        held = Workdir(folder)
-        held.acquire()
-        try:
-            record = Record(
-                folder, screen=screen, keep=run.config.checkpoint.keep, tensorboard=run.config.log.tensorboard
-            )
-            try:
-                state, control = _restore(run, record)
-                for key, (old, new) in changed.items():
-                    record.event("config", f"{key}: {old!r} → {new!r}, because the command says so")
-                write_text_atomic(folder / "config.json", config_files.to_json(run.config))
-                control.lr_factors |= factors
-                lr_scale = jnp.asarray(_product(control.lr_factors), jnp.float32)
-                state = dataclasses.replace(state, lr_scale=meshes.place(lr_scale, meshes.replicated(run.mesh)))
-                yield record, state, control
-            finally:
-                record.close()
-        finally:
-            held.release()
-    finally:
-        run.close()
+            record = stack.enter_context(contextlib.closing(Record(None, screen=screen)))
+            state, control = run.init_state(), Control()
+        else:
+            folder = Path(workdir)
+            if run.config.log.tensorboard:
+                check_tensorboard()
+            _refuse_foreign(folder, force=force)
+            stack.enter_context(Workdir(folder))
+            changed = _changed(run, folder, force=force)
+            path = folder / "config.json"
+            if not path.exists():  # first of all: what is killed from here on can be started again
+                write_text_atomic(path, config_files.to_json(run.config))
+            options = run.config.checkpoint.keep, run.config.log.tensorboard
+            record = Record(folder, screen=screen, keep=options[0], tensorboard=options[1])
+            stack.enter_context(contextlib.closing(record))
+            state, control = _restore(run, record, changed, force=force)
+            write_text_atomic(path, config_files.to_json(run.config))
+        control.lr_factors["user"] = float(run.config.lr_scale)
+        control.data, control.devices = run.fingerprint, meshes.describe(run.mesh)
+        lr_scale = jnp.asarray(_product(control.lr_factors), jnp.float32)
+        state = dataclasses.replace(state, lr_scale=meshes.place(lr_scale, meshes.replicated(run.mesh)))
+        yield record, state, control
 
 
-def _check_config(run: Run, folder: Path, *, force: bool) -> dict[str, tuple[Any, Any]]:
+def _refuse_foreign(folder: Path, *, force: bool) -> None:
+    if (folder / "config.json").is_file() or not folder.is_dir():
+        return
+    names = {p.name for p in folder.iterdir() if not p.name.startswith(".config.json.tmp")}
+    if names <= OURS or (force and "checkpoints" in names):
+        return
+    if "checkpoints" in names:
+        raise ConfigError(
+            f"--workdir: {folder} has checkpoints but lost its config.json; put it back, "
+            "or give the run's --config and --resume=force"
+        )
+    raise ConfigError(f"--workdir: {folder} holds files but no run (no config.json); choose a new or empty folder")
+
+
+def _changed(run: Run, folder: Path, *, force: bool) -> dict[str, tuple[Any, Any]]:
     """What differs from the config that the workdir was begun with; refuses what must not."""
     path = folder / "config.json"
     if not path.is_file():
-        if folder.is_dir() and any(p.name != "lock" for p in folder.iterdir()):
-            raise ConfigError(
-                f"--workdir: {folder} holds files but no run (no config.json); choose a new or empty folder"
-            )
         return {}
     changed = configs.changes(config_files.from_json(path), run.config)
     refused = [key for key in changed if not configs.may_change(key)]
@@ -106,21 +118,47 @@ def _check_config(run: Run, folder: Path, *, force: bool) -> dict[str, tuple[Any
     return changed
 
 
-def _restore(run: Run, record: Record) -> tuple[TrainState, Control]:
+def _restore(
+    run: Run, record: Record, changed: dict[str, tuple[Any, Any]], *, force: bool
+) -> tuple[TrainState, Control]:
     restored = record.restore(to_flat(run.shapes))
     if restored is None:
+        if count := record.put_rows_aside():
+            record.event("restart", f"no checkpoint is left or was made: begins again; {count} rows are put aside", 0)
+        _tell(record, changed, 0)
         record.keep_rows(0, 0)
         return run.init_state(), Control()
-    control = dict(restored.control)
-    record.keep_rows(control.pop("rows"), restored.step)
+    fields = dict(restored.control)
+    rows = fields.pop("rows")
+    control = Control(**fields)
     if restored.step > run.clock.total:
         raise ConfigError(
             f"train.total: {run.config.train.total!r} is {run.clock.total} updates; "
             f"the run in {record.folder} has done {restored.step}"
         )
-    state = meshes.place(from_flat(restored.state, run.shapes), meshes.replicated(run.mesh))
-    # A copy: the restored NumPy arrays may be aliased on CPU, and the step donates its state.
-    return jax.tree.map(jnp.copy, state), Control(**control)
+    if control.data != run.fingerprint and not force:
+        differing = _differing(control.data, run.fingerprint)
+        raise ConfigError(
+            f"data: the run in {record.folder} was begun with other data ({differing}); "
+            "choose another --workdir, or --resume=force"
+        )
+    _tell(record, changed, restored.step)
+    if control.devices != meshes.describe(run.mesh):
+        text = f"{control.devices} → {meshes.describe(run.mesh)}: equal to rounding, no longer to the bit"
+        record.event("devices", text, restored.step)
+    record.keep_rows(rows, restored.step)
+    state = from_flat(restored.state, run.shapes)
+    return meshes.place(state, meshes.replicated(run.mesh), copy=True), control  # copied: the step donates its state
+
+
+def _tell(record: Record, changed: dict[str, tuple[Any, Any]], step: int) -> None:
+    for key, (old, new) in changed.items():
+        record.event("config", f"{key}: {old!r} → {new!r}, because the command says so", step)
+
+
+def _differing(old: dict[str, int], new: dict[str, int]) -> str:
+    keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    return ", ".join(f"{key} {old.get(key, 'none')} → {new.get(key, 'none')}" for key in keys)
 
 
 def _product(factors: dict[str, float]) -> float:
@@ -131,7 +169,7 @@ def _product(factors: dict[str, float]) -> float:
 
 
 class Signals:
-    """SIGTERM and SIGINT are noted, for the loop to save and leave; a second one leaves at once.
+    """SIGTERM and SIGINT are noted, for the loop to save and leave; one more after a second leaves at once.
 
     Outside the main thread, or when not active, signals keep their usual meaning.
     """
@@ -139,6 +177,7 @@ class Signals:
     def __init__(self, *, active: bool) -> None:
         self.active = active and threading.current_thread() is threading.main_thread()
         self.received: int | None = None
+        self._at = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
@@ -152,6 +191,7 @@ class Signals:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            os._exit(128 + number)  # the person asked twice; what is committed stays whole
-        self.received = number
+        if self.received is None:
+            self.received, self._at = number, time.monotonic()
+        elif time.monotonic() - self._at > INSISTS:
+            os._exit(128 + number)  # what is committed stays whole

@@ -5,35 +5,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jtrain import metrics, tree
 from jtrain.models.pure import Model
-from jtrain.precision import cast
 from jtrain.state import TrainState
 from jtrain.task import Task
 
 Batch = dict[str, jax.Array]  # inputs [batch, …], targets [batch, …], weight [batch] float32
-Prepare = Callable[[jax.Array], jax.Array]
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
 # Streams of randomness within a step: fold_in(fold_in(key, step), number).
 DROPOUT, AUGMENT = 0, 1
-
-
-def make_normalise(mean: np.ndarray, std: np.ndarray, ndim: int) -> Prepare:
-    """(inputs - mean) / std on the device, in float32.
-
-    Args:
-      mean: of the last axis of the inputs, [channels].
-      std: likewise, above 0.
-      ndim: dimensions of a batch of inputs.
-    """
-    shape = (1,) * (ndim - 1) + mean.shape
-    offset = mean.astype(np.float32).reshape(shape)
-    factor = (1.0 / std).astype(np.float32).reshape(shape)
-    return lambda inputs: (inputs.astype(jnp.float32) - offset) * factor
 
 
 def select(data: Batch, rows: jax.Array | None, constrain: Callable[[Batch], Batch]) -> Batch:
@@ -59,21 +42,17 @@ def make_train_step(
     task: Task,
     tx: optax.GradientTransformationExtraArgs,
     frozen: set[str],
-    prepare: Prepare,
     augment: Augment | None,
-    dtype: Any,
     constrain: Callable[[Batch], Batch],
 ) -> Callable[[TrainState, Batch, jax.Array | None], tuple[TrainState, metrics.Sums]]:
     """`train_step(state, data, rows) -> (state, sums)`, pure; `select` explains data and rows.
 
     Args:
-      model: pure init and apply.
+      model: pure, on raw inputs.
       task: gives the loss per example, and the metrics.
       tx: the chain over trainable parameters; its update takes `step` and `lr_scale`.
       frozen: paths of parameters that are not trained: no gradient, no optimizer state, no decay.
-      prepare: raw inputs -> what the model sees.
       augment: (raw inputs, key) -> raw inputs, in training alone.
-      dtype: what the model computes in.
       constrain: cuts a batch over the devices.
     """
 
@@ -83,13 +62,11 @@ def make_train_step(
         inputs = batch["inputs"]
         if augment is not None:
             inputs = augment(inputs, jax.random.fold_in(key, AUGMENT))
-        inputs = cast(prepare(inputs), dtype)
         fixed, trained = tree.split(state.params, frozen)
 
         def loss_fn(trained: Any) -> tuple[jax.Array, Any]:
-            params = cast(tree.merge(trained, fixed), dtype)
             outputs, model_state = model.apply(
-                params, state.model_state, inputs, key=jax.random.fold_in(key, DROPOUT), train=True
+                tree.merge(trained, fixed), state.model_state, inputs, key=jax.random.fold_in(key, DROPOUT), train=True
             )
             sums = metrics.weighted_sums(task.per_example(outputs, batch["targets"]), batch["weight"])
             return sums["loss"][0] / jnp.maximum(sums["loss"][1], 1.0), (sums, model_state)

@@ -9,6 +9,7 @@ from helpers import blobs, tiny
 
 from jtrain.assembly import assemble
 from jtrain.config import base
+from jtrain.data.order import Order
 from jtrain.loop import advance, train
 from jtrain.state import to_flat
 
@@ -101,17 +102,39 @@ def test_resident_and_streamed_data_give_equal_parameters(devices):
         np.testing.assert_array_equal(np.asarray(leaf), np.asarray(streamed[path]), err_msg=path)
 
 
+@pytest.mark.parametrize("placement", ["resident", "streamed"])
 @pytest.mark.parametrize("devices", [1, 8])
-def test_evaluation_is_exact_whatever_batch_size_and_devices(devices):
+def test_evaluation_is_exact_whatever_batch_size_and_devices(devices, placement):
     found = []
     for batch_size in (48, 7):
-        run = assemble(cnn(devices, train__batch_size=batch_size), data=images() | {"test": images(61)["train"]})
+        run = assemble(
+            cnn(devices, train__batch_size=batch_size, data__placement=placement),
+            data=images() | {"test": images(61)["train"]},
+        )
         found.append(run.evaluate(run.init_state(), "test"))
         logits = np.log(run.predict(run.init_state(), "test"))
     targets = images(61)["train"][1]
     by_hand = -np.mean(logits[np.arange(61), targets])
     np.testing.assert_allclose([f["loss"] for f in found], by_hand, rtol=1e-5)
     assert found[0]["accuracy"] == found[1]["accuracy"] == pytest.approx(np.mean(logits.argmax(-1) == targets))
+
+
+def test_a_feed_gives_each_order_its_own_batches():
+    run = assemble(tiny(data__placement="streamed"), data=blobs())
+    feed, other = run.feeds["train"], Order(65, 10, seed=99)
+    feed.train_batch(run.order, 0)
+    given = feed.train_batch(other, 1)[0]["inputs"]
+    np.testing.assert_array_equal(given, run.data.train.fetch(other.rows(1))[0])
+    run.close()
+
+
+def test_the_callers_arrays_may_change_after_training_began():
+    inputs, targets = (a.copy() for a in blobs()["train"])
+    run = assemble(tiny(data__validation=0.0), data=(inputs, targets))
+    data, _ = run.feeds["train"].train_batch(run.order, 0)
+    before = np.array(data["inputs"])
+    inputs[:] = 0
+    np.testing.assert_array_equal(data["inputs"], before)
 
 
 def test_streamed_run_on_eight_devices_trains_and_resumes(tmp_path):

@@ -83,6 +83,35 @@ def test_a_model_with_the_wrong_number_of_outputs_is_explained():
         jtrain.assemble(some_config(), model=nn.Dense(5), data=blobs())
 
 
+def test_whole_numbers_reach_an_embedding_when_normalising_is_off():
+    class Embedding(nn.Module):
+        @nn.compact
+        def __call__(self, tokens):
+            return nn.Dense(2)(nn.Embed(7, 4)(tokens).mean(axis=1))
+
+    tokens = np.random.default_rng(0).integers(0, 7, (80, 5))
+    config = some_config()
+    config.data.normalize = False
+    run = jtrain.assemble(config, model=Embedding(), data=(tokens, (tokens[:, 0] > 3).astype(int)))
+    assert int(jtrain.train(run).state.step) == 40
+
+
+def test_training_a_config_is_told_to_assemble_it_first():
+    with pytest.raises(ConfigError, match=r"needs a run of jtrain\.assemble"):
+        jtrain.train(some_config())
+
+
+def test_a_workdir_whose_model_or_data_a_program_gave_says_so(tmp_path):
+    config = some_config()
+    config.train.total = "6steps"
+    jtrain.train(jtrain.assemble(config, model=Mine(), data=blobs()), tmp_path / "run")
+    with pytest.raises(ConfigError, match="arrays"):
+        jtrain.evaluate(tmp_path / "run")
+    with pytest.raises(ConfigError, match="model of a program"):
+        jtrain.evaluate(tmp_path / "run", data=blobs())
+    assert "accuracy" in jtrain.evaluate(tmp_path / "run", data=blobs(), model=Mine())
+
+
 def test_import_is_lazy():
     code = "import sys, jtrain; print([m for m in ('jax', 'numpy', 'flax', 'absl') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import sys
+import types
 
 import flax.linen as nn
 import jax
@@ -12,12 +14,17 @@ import numpy as np
 import pytest
 from helpers import blobs, timeless, tiny, tiny_run
 
+import jtrain
+from jtrain import loop
 from jtrain.assembly import assemble
 from jtrain.data.examples import ArrayExamples, DataSet
 from jtrain.errors import ConfigError, DataError, HeldError, Interrupted, NonFiniteError
+from jtrain.io.checkpoint import Checkpoints
 from jtrain.io.progress import Screen
 from jtrain.loop import advance, train
+from jtrain.losses import cross_entropy
 from jtrain.models.pure import Model, from_linen
+from jtrain.session import Signals
 from jtrain.state import to_flat
 
 
@@ -34,6 +41,14 @@ def assert_same_state(one, other):
 
 def rows_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def contents(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "lock"}
+
+
+def control_of(folder, step):
+    return Checkpoints(folder / "checkpoints", keep=9, event=print, read_only=True).restore(step).control
 
 
 def interrupt_at(run, step, number=signal.SIGTERM):
@@ -120,6 +135,8 @@ def test_sigterm_saves_that_very_step_and_resume_is_bit_identical(tmp_path, step
     assert timeless(rows_of(tmp_path / "cut")) == timeless(rows_of(tmp_path / "whole"))
     assert resumed.best == whole.best
     assert resumed.metrics == whole.metrics
+    assert control_of(tmp_path / "cut", 20) == control_of(tmp_path / "whole", 20)
+    assert set(os.listdir(tmp_path / "cut/checkpoints")) == set(os.listdir(tmp_path / "whole/checkpoints"))
 
 
 def test_ctrl_c_is_130_and_signals_get_their_handlers_back(tmp_path):
@@ -173,17 +190,19 @@ def test_changes_on_resume_are_honoured_and_printed(tmp_path, capsys):
 
 def test_another_config_in_the_workdir_is_refused_unless_forced(tmp_path):
     train(tiny_run("6steps"), tmp_path / "run")
-    before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "run").rglob("*"))
+    before = contents(tmp_path / "run")
     with pytest.raises(ConfigError, match=r"train\.batch_size: .* 10, the command says 12"):
         train(tiny_run("6steps", batch_size=12), tmp_path / "run")
-    assert sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "run").rglob("*")) == before
+    assert contents(tmp_path / "run") == before
     assert int(train(tiny_run("8steps", batch_size=12), tmp_path / "run", force=True).state.step) == 8
 
 
 def test_a_run_that_has_done_more_than_the_total_is_refused(tmp_path):
     train(tiny_run("6steps"), tmp_path / "run")
+    before = contents(tmp_path / "run")
     with pytest.raises(ConfigError, match=r"train\.total.*has done 6"):
         train(tiny_run("5steps"), tmp_path / "run")
+    assert contents(tmp_path / "run") == before
 
 
 def test_a_folder_that_is_no_run_is_refused_and_left_alone(tmp_path):
@@ -208,8 +227,6 @@ def test_nan_stops_the_run_names_the_step_and_spares_the_checkpoints(tmp_path):
         train(run, tmp_path / "run")
     assert error.value.exit_code == 1
     for step in (tmp_path / "run/checkpoints").glob("*"):
-        from jtrain.io.checkpoint import Checkpoints
-
         found = Checkpoints(tmp_path / "run/checkpoints", keep=9, event=print, read_only=True).restore(int(step.name))
         assert all(np.isfinite(leaf).all() for path, leaf in found.state.items() if path.startswith("params"))
 
@@ -276,6 +293,7 @@ def test_one_compile_for_any_lr_scale_and_no_transfer_in_the_step():
         return linear.apply(*args, **kwargs)
 
     run = assemble(tiny(), model=Model(linear.init, apply), data=blobs())
+    traced.clear()
     state = run.init_state()
     given = [run.feeds["train"].train_batch(run.order, step) for step in range(3)]
     state, _ = run.train_step(state, *given[0])
@@ -321,3 +339,165 @@ def test_tensorboard_files_are_written_and_a_missing_package_is_said_before_anyt
     with pytest.raises(ConfigError, match=r"log\.tensorboard.*pip install"):
         train(tiny_run("6steps", log__tensorboard=True), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_run_killed_at_its_very_start_can_be_started_again(tmp_path, monkeypatch):
+    def die(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jtrain.run.Run.init_state", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_run("6steps"), tmp_path / "run")
+    assert (tmp_path / "run/config.json").is_file()
+    assert int(train(tiny_run("6steps"), tmp_path / "run").state.step) == 6
+    (tmp_path / "run/config.json").unlink()
+    with pytest.raises(ConfigError, match=r"lost its config\.json"):
+        train(tiny_run("6steps"), tmp_path / "run")
+    for name in ("lock", "events.jsonl", "metrics.jsonl"):
+        (tmp_path / "early").mkdir(exist_ok=True)
+        (tmp_path / "early" / name).touch()
+    assert int(train(tiny_run("6steps"), tmp_path / "early").state.step) == 6
+
+
+def test_other_data_in_the_workdir_is_refused_unless_forced(tmp_path):
+    train(tiny_run("6steps"), tmp_path / "run")
+    more = assemble(tiny("8steps"), data=blobs(examples=120))
+    with pytest.raises(ConfigError, match=r"begun with other data .*train 65 → 81"):
+        train(more, tmp_path / "run")
+    inputs, targets = blobs()["train"]
+    moved = assemble(tiny("8steps"), data=dict(blobs(), train=(inputs + 1, targets)))
+    with pytest.raises(ConfigError, match=r"begun with other data .checksum"):
+        train(moved, tmp_path / "run")
+    assert int(train(moved, tmp_path / "run", force=True).state.step) == 8
+
+
+def test_your_own_validation_split_is_used_and_nothing_is_cut_from_train():
+    inputs, targets = blobs()["train"]
+    data = {"train": (inputs, targets), "val": (inputs[:5], targets[:5])}
+    run = assemble(tiny(), data=data)
+    assert {name: len(feed.examples) for name, feed in run.feeds.items()} == {"train": 72, "val": 5}
+    with pytest.raises(ConfigError, match=r"data\.validation: 0\.2 .* has one of its own"):
+        assemble(tiny(data__validation=0.2), data=data)
+
+
+def test_weights_keep_the_normalising_they_were_trained_with(tmp_path):
+    result = train(tiny_run("20steps"), tmp_path / "run")
+    inputs, targets = blobs()["train"]
+    few = {"train": (inputs[:20] * 3, targets[:20]), "test": blobs()["test"]}
+    found = jtrain.evaluate(tmp_path / "run", data=few, overrides={"train.batch_size": "5"})
+    assert found["accuracy"] == result.metrics["test"]["accuracy"]
+
+
+def test_lost_checkpoints_and_lost_rows_are_told(tmp_path, capsys):
+    whole = train(tiny_run(), tmp_path / "run")
+    (tmp_path / "run/metrics.jsonl").unlink()
+    again = train(tiny_run(), tmp_path / "run", screen=Screen())
+    assert again.metrics["test"] == whole.metrics["test"]
+    assert "a new file is begun" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    third = train(tiny_run(), tmp_path / "run", screen=Screen())
+    assert "begins again" in capsys.readouterr().out
+    assert_same_state(whole.state, third.state)
+    assert (tmp_path / "run/metrics.before.jsonl").exists()
+
+
+def test_a_second_signal_leaves_at_once_but_not_when_a_launcher_repeats_the_first():
+    exits = []
+    with Signals(active=True) as signals:
+        signals_exit = signals._note
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.received == signal.SIGTERM
+        signals._at -= 5
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "_exit", exits.append)
+            signals_exit(signal.SIGINT, None)
+    assert exits == [130]
+
+
+def test_every_factor_of_lr_scale_survives_a_resume(tmp_path):
+    with pytest.raises(Interrupted):
+        train(interrupt_at(tiny_run(schedule__name="constant"), 5), tmp_path / "run")
+    path = tmp_path / "run/checkpoints/6"
+    checkpoints = Checkpoints(tmp_path / "run/checkpoints", keep=9, event=print)
+    restored = checkpoints.restore(6)
+    control = restored.control | {"lr_factors": {"user": 1.0, "plateau": 0.5}}
+    shutil.rmtree(path)
+    checkpoints.save(6, restored.state, control, block=True)
+    checkpoints.close()
+    result = train(tiny_run(schedule__name="constant", lr_scale=0.1), tmp_path / "run")
+    assert float(result.state.lr_scale) == pytest.approx(0.05)
+    assert result.history[-3]["lr"] == pytest.approx(0.01 * 0.05)
+
+
+def test_the_step_draws_anew_at_every_step():
+    c = tiny("9steps", 10, schedule__name="constant", optimizer__name="sgd", lr_scale=1e-30)
+    c.model.mlp.dropout = 0.5
+    run = assemble(c, data=blobs())
+    state, given = run.init_state(), run.feeds["train"].train_batch(run.order, 0)
+    losses = []
+    for _ in range(3):
+        state, sums = run.train_step(state, *given)
+        losses.append(float(sums["loss"][0]))
+    assert len(set(losses)) == 3
+
+
+def test_the_state_is_donated_and_the_batch_is_cut_over_the_devices():
+    run = assemble(tiny("9steps", 16, mesh__devices=8, data__placement="streamed"), data=blobs())
+    state, (data, rows) = run.init_state(), run.feeds["train"].train_batch(run.order, 0)
+    assert data["inputs"].sharding.shard_shape(data["inputs"].shape) == (2, 6)
+    lowered = run.train_step.lower(state, data, rows).compile()
+    alone = assemble(tiny("9steps", 16, mesh__devices=1), data=blobs())
+    whole = alone.train_step.lower(alone.init_state(), *alone.feeds["train"].train_batch(alone.order, 0)).compile()
+    assert lowered.cost_analysis()["flops"] < 0.6 * whole.cost_analysis()["flops"]
+    run.train_step(state, data, rows)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+    run.close()
+
+
+def test_frozen_leaves_are_bit_identical_and_have_no_optimizer_state():
+    run = tiny_run(groups=(("head/.*", 1.0), (".*", None)), schedule__name="constant")
+    start = jax.device_get(run.init_state())
+    result = train(run)
+    np.testing.assert_array_equal(start.params["dense0"]["kernel"], result.state.params["dense0"]["kernel"])
+    assert not np.array_equal(start.params["head"]["kernel"], result.state.params["head"]["kernel"])
+    assert not any("dense0" in path for path in to_flat(result.state) if path.startswith("opt_state"))
+
+
+def test_a_nan_is_noticed_within_a_hundred_updates_whatever_is_logged():
+    run = tiny_run("3000steps", log__every="3000steps", train__eval_every="3000steps", checkpoint__every="3000steps",
+                   optimizer__name="sgd", optimizer__lr=900.0, lr_scale=1e6)  # fmt: skip
+    seen = []
+    feed = run.feeds["train"]
+    original = feed.train_batch
+    feed.train_batch = lambda order, step: seen.append(step) or original(order, step)
+    with pytest.raises(NonFiniteError):
+        train(run)
+    assert max(seen) < 220
+
+
+def test_numbers_are_fetched_only_once_the_next_step_is_on_its_way(monkeypatch):
+    run = tiny_run("12steps", log__every="3steps", train__eval_every="12steps", checkpoint__every="12steps")
+    asked, fetched = [], []
+    feed = run.feeds["train"]
+    original, add = feed.train_batch, loop._Training.add
+    feed.train_batch = lambda order, step: asked.append(step) or original(order, step)
+
+    def watched(self, sums, step):
+        fetched.append((step, max(asked) + 1))
+        return add(self, sums, step)
+
+    monkeypatch.setattr(loop._Training, "add", watched)
+    train(run)
+    assert [(done, sent) for done, sent in fetched if done < 12] == [(3, 4), (6, 7), (9, 10)]
+
+
+def test_a_loss_that_is_not_one_number_an_example_is_refused(monkeypatch):
+    module = types.ModuleType("my_losses")
+    module.wide = lambda outputs, targets: cross_entropy(outputs, targets)[:, None]
+    module.mean = lambda outputs, targets: cross_entropy(outputs, targets).mean()
+    monkeypatch.setitem(sys.modules, "my_losses", module)
+    for name in ("wide", "mean"):
+        with pytest.raises(ConfigError, match=r"loss\.name.*one number an example"):
+            assemble(tiny(loss__name=f"my_losses:{name}"), data=blobs())

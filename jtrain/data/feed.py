@@ -42,6 +42,7 @@ class Feed:
         self._data: dict[str, jax.Array] | None = None
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
         self._ahead: dict[int, concurrent.futures.Future[Given]] = {}
+        self._order: Order | None = None  # of the batches made ahead
 
     def train_batch(self, order: Order, step: int) -> Given:
         """(data, rows) of update `step`; streamed batches of the next steps are begun."""
@@ -49,6 +50,8 @@ class Feed:
             return self._given(order.rows(step))
         if self._pool is None:
             self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="feed")
+        if order is not self._order:
+            self._order, self._ahead = order, {}
         self._ahead = {s: f for s, f in self._ahead.items() if step <= s <= step + AHEAD}
         for s in range(step, step + AHEAD + 1):
             if s not in self._ahead:
@@ -75,7 +78,9 @@ class Feed:
             if self._data is None:
                 inputs, targets = self.examples.arrays()
                 self._data = meshes.place(
-                    {"inputs": np.asarray(inputs), "targets": np.asarray(targets)}, meshes.replicated(self._mesh)
+                    {"inputs": np.asarray(inputs), "targets": np.asarray(targets)},
+                    meshes.replicated(self._mesh),
+                    copy=True,  # the arrays may be a caller's
                 )
             return self._data, meshes.place(rows, placement)
         fetched = np.maximum(rows, 0)

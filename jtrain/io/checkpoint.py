@@ -55,7 +55,7 @@ class Checkpoints:
     ) -> None:  # fmt: skip
         """Copies the state to host memory and writes it in the background; then removes what is too old.
 
-        Waits for an earlier save first. A whole checkpoint of the same step is left as it is.
+        Waits for an earlier save first. A whole checkpoint of the same step and control state is left as it is.
 
         Args:
           step: optimizer updates done.
@@ -73,6 +73,11 @@ class Checkpoints:
         arrays = _snapshot(state)
         self._saving = step, self._thread.submit(self._write, step, arrays, plain, best_step)
         if block:
+            self.wait()
+
+    def poll(self) -> None:
+        """Raises DataError if the last save has failed by now; does not wait."""
+        if self._saving is not None and self._saving[1].done():
             self.wait()
 
     def wait(self) -> None:
@@ -156,7 +161,7 @@ class Checkpoints:
         return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
 
     def _write(self, step: int, arrays: dict[str, np.ndarray], control: dict[str, Any], best: int | None) -> None:
-        if not self._is_whole(step):
+        if not self._holds(step, control):
             self._commit(step, arrays, control)
         self._damaged.discard(step)
         # Later steps are left alone: they are damaged, and written anew when the run comes to them.
@@ -177,22 +182,24 @@ class Checkpoints:
             (temporary / manifests.NAME).write_bytes(manifests.encode(manifest))
             _sync(temporary)
             if (self.folder / str(step)).exists():
-                self._remove(step)  # it is damaged
+                self._remove(step)  # damaged, or of another control state
             os.rename(temporary, self.folder / str(step))
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         _sync_one(self.folder)
 
-    def _is_whole(self, step: int) -> bool:
+    def _holds(self, step: int, control: dict[str, Any]) -> bool:
+        """Whether this step is there, whole, with this control state (a state is a function of its step)."""
         folder = self.folder / str(step)
         if not folder.exists():
             return False
         try:
-            manifests.verify_files(folder, manifests.read_manifest(folder, step))
+            manifest = manifests.read_manifest(folder, step)
+            manifests.verify_files(folder, manifest)
         except Damaged:
             return False
-        return True
+        return manifest["control"] == control
 
     def _remove(self, step: int) -> None:
         # Renamed first, so that a kill in the middle leaves no half checkpoint under a good name.

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from jtrain.errors import DataError
 from jtrain.io.checkpoint import Checkpoints, Restored
 from jtrain.io.plots import curves
 from jtrain.io.progress import Screen
@@ -39,14 +40,32 @@ class Record:
         return self._checkpoints.restore(None, abstract) if self._checkpoints else None
 
     def keep_rows(self, count: int, step: int) -> None:
-        """Cuts metrics.jsonl back to its first `count` rows, those of the restored `step`, and opens it."""
+        """Cuts metrics.jsonl back to its first `count` rows, those of the restored `step`, and opens it.
+
+        A file that has lost rows is put aside: the checkpoints are worth more than the log.
+        """
         if self.folder is None:
             return
         path = self.folder / "metrics.jsonl"
-        self.rows = cut_rows(path, count)
+        try:
+            self.rows = cut_rows(path, count)
+        except DataError as error:
+            aside = path.with_name("metrics.damaged.jsonl")
+            if path.exists():
+                path.replace(aside)
+            self.event("metrics", f"{error}; a new file is begun, what was there is in {aside.name}", step)
         self._metrics = JsonlWriter(path)
         if self._tensorboard_wanted:
             self._tensorboard = TensorBoardWriter(self.folder / "tensorboard", purge_step=step + 1 if step else None)
+
+    def put_rows_aside(self) -> int:
+        """Keeps the rows of a run that begins again under another name; returns how many there were."""
+        assert self.folder is not None
+        path = self.folder / "metrics.jsonl"
+        count = len(path.read_bytes().splitlines()) if path.exists() else 0
+        if count:
+            path.replace(path.with_name("metrics.before.jsonl"))
+        return count
 
     def row(self, step: int, epoch: float, split: str, values: dict[str, Any]) -> None:
         """Writes one row of metrics."""
@@ -59,10 +78,10 @@ class Record:
         if split != "train":
             self._screen.row(row)
 
-    def event(self, kind: str, text: str) -> None:
+    def event(self, kind: str, text: str, step: int | None = None) -> None:
         """One line in events.jsonl and on the screen."""
         if self._events:
-            self._events.write(kind, text)
+            self._events.write(kind, text, step)
         self._screen.line(f"{kind}: {text}")
 
     def best(self, best: dict[str, Any]) -> None:
@@ -87,11 +106,23 @@ class Record:
         return max(self._checkpoints.steps(), default=None)
 
     def draw(self, watch: str) -> None:
-        """Writes curves.png from the rows so far; waits for the checkpoints."""
+        """Writes curves.png from the rows so far; a picture that fails is an event, not the end of a run."""
+        if self.folder is None or not self.rows:
+            return
+        try:
+            curves(self.rows, self.folder / "curves.png", title=self.folder.name, metric=watch)
+        except Exception as error:
+            self.event("curves", f"curves.png was not drawn: {error!r}")
+
+    def poll(self) -> None:
+        """Raises DataError if a save under way has failed."""
+        if self._checkpoints:
+            self._checkpoints.poll()
+
+    def wait(self) -> None:
+        """Waits for the save under way; raises DataError if it failed."""
         if self._checkpoints:
             self._checkpoints.wait()
-        if self.folder is not None and self.rows:
-            curves(self.rows, self.folder / "curves.png", title=self.folder.name, metric=watch)
 
     def close(self) -> None:
         """Ends the writers and waits for a save under way."""

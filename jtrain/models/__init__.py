@@ -4,7 +4,14 @@ from collections.abc import Callable
 
 from flax import linen as nn
 
+from jtrain.errors import ConfigError
 from jtrain.models import cnn, mlp, resnet
 
+
+def given(num_outputs: int) -> nn.Module:
+    """Stands for a model that a program gives; none can be made by this name alone."""
+    raise ConfigError("model.name: 'given' is a model of a program: jtrain.assemble(config, model=…)")
+
+
 # name -> factory(num_outputs, *, options) of a Linen module
-MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp.mlp, "cnn": cnn.cnn, "resnet": resnet.resnet}
+MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp.mlp, "cnn": cnn.cnn, "resnet": resnet.resnet, "given": given}

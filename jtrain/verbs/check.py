@@ -8,11 +8,11 @@ import numpy as np
 
 from jtrain import mesh as meshes
 from jtrain import tree
-from jtrain.assembly import Run
 from jtrain.describe import header
 from jtrain.errors import NonFiniteError
 from jtrain.io.checkpoint import Checkpoints
 from jtrain.io.progress import Screen
+from jtrain.run import Run
 from jtrain.state import to_flat
 
 
@@ -56,9 +56,13 @@ def parameters(run: Run) -> list[str]:
     """One line for every parameter array: path, shape, lr multiplier, decay."""
     lines = ["parameters"]
     for path, leaf in tree.flatten(run.shapes.params).items():
-        label = run.groups.labels.get(path)
-        multiplier = None if label is None else run.groups.multipliers[label]
-        how = "frozen" if multiplier is None else f"lr ×{multiplier:g}" + (", decays" if path in run.decayed else "")
+        label = run.optimizer.groups.labels.get(path)
+        multiplier = None if label is None else run.optimizer.groups.multipliers[label]
+        how = (
+            "frozen"
+            if multiplier is None
+            else f"lr ×{multiplier:g}" + (", decays" if path in run.optimizer.decayed else "")
+        )
         shape = "×".join(map(str, leaf.shape)) or "scalar"
         lines.append(f"  {path:<36} {shape:>16}  {how}")
     return lines
