@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _HOME = {
     "assemble": "jtrain.assembly",
     "train": "jtrain.loop",
-    "advance": "jtrain.loop",
+    "advance": "jtrain.step",
     "load": "jtrain.config_files",
     "evaluate": "jtrain.verbs.evaluate",
     "predict": "jtrain.verbs.predict",

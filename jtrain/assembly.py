@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,11 +25,12 @@ from jtrain.models.prepare import prepare
 from jtrain.models.pure import Model, as_model
 from jtrain.optim import chain
 from jtrain.optim.groups import build_groups, decay_mask
+from jtrain.optim.optimizers import Core
 from jtrain.optim.schedules import Schedule, hold, with_warmup
 from jtrain.precision import PRECISIONS
 from jtrain.run import Optimizer, Run
 from jtrain.state import TrainState, new_state
-from jtrain.step import make_train_step
+from jtrain.step import StepOptions, make_gradient, make_train_step
 from jtrain.table import parameters
 from jtrain.task import TASKS, Task
 
@@ -66,17 +68,20 @@ def assemble(
     pure = prepare(inner, mean, std, PRECISIONS[config.precision])
     params = _shapes(pure, model_name, task, sample, dataset.num_classes)
     optimizer = _optimizer(config, clock, sorted(tree.flatten(params)))
-    init = _make_init(config, pure, sample, optimizer)
+    options = _step_options(config, clock, mesh)
+    init = _make_init(config, pure, sample, optimizer, options)
 
     on_all, constrain = meshes.replicated(mesh), meshes.make_constrain(mesh)
-    train_step = make_train_step(
+    frozen = optimizer.groups.frozen
+    gradient = make_gradient(
         model=pure,
         task=task,
-        tx=optimizer.tx,
-        frozen=optimizer.groups.frozen,
+        frozen=frozen,
         augment=augment.build(config.augment) if config.augment else None,
         constrain=constrain,
+        options=options,
     )
+    train_step = make_train_step(gradient=gradient, tx=optimizer.tx, frozen=frozen, options=options)
     eval_step = make_eval_step(model=pure, task=task, constrain=constrain)
     return Run(
         config=config,
@@ -93,6 +98,8 @@ def assemble(
         mesh=mesh,
         order=order,
         feeds=pipeline.feeds(config, dataset, mesh),
+        options=options,
+        gradient=gradient,
         train_step=jax.jit(train_step, donate_argnums=0, out_shardings=on_all),
         eval_step=jax.jit(eval_step, out_shardings=on_all),
         shapes=jax.eval_shape(init),
@@ -173,7 +180,7 @@ def _optimizer(config: ml_collections.ConfigDict, clock: Clock, paths: list[str]
     decayed = decay_mask(paths, config.optimizer.no_decay) - groups.frozen
     make_core, core_options = configs.choice(config, "optimizer")
     core = make_core(**core_options)
-    lr = config.optimizer.lr or core.default_lr
+    lr = (config.optimizer.lr or core.default_lr) * _batch_factor(config, core)
     schedule = _schedule(config, clock, lr)
     make_clip, clip_options = configs.choice(config, "clip")
     tx, by_group = chain.build(core, schedule, groups, decayed, make_clip(**clip_options))
@@ -181,6 +188,33 @@ def _optimizer(config: ml_collections.ConfigDict, clock: Clock, paths: list[str]
     if len(by_group) > 1:
         schedules |= {f"lr/{name}": group_schedule for name, group_schedule in by_group.items()}
     return Optimizer(tx, core, groups, frozenset(decayed), schedules, lr)
+
+
+def _batch_factor(config: ml_collections.ConfigDict, core: Core) -> float:
+    """By what the lr is scaled when the batch is not the reference batch: linear for SGD (Goyal et al. 2017), the
+    square root for the Adam family (Krizhevsky 2014; Malladi et al. 2022)."""
+    reference = config.optimizer.reference_batch
+    if not reference:
+        return 1.0
+    kind = config.optimizer.batch_scaling
+    linear = kind == "linear" or (kind == "auto" and core.family == "sgd")
+    ratio = config.train.batch_size / reference
+    return ratio if linear else math.sqrt(ratio)
+
+
+def _step_options(config: ml_collections.ConfigDict, clock: Clock, mesh: jax.sharding.Mesh) -> StepOptions:
+    if clock.batch_size % config.train.accumulate:
+        raise ConfigError(
+            f"train.accumulate: {config.train.accumulate} micro-batches do not divide "
+            f"train.batch_size {clock.batch_size}"
+        )
+    return StepOptions(
+        accumulate=config.train.accumulate,
+        unroll=meshes.is_cpu(mesh),  # a convolution in a loop is 4 to 47 times slower there
+        loss_scaling=config.precision == "float16",
+        ema_decay=config.ema.decay,
+        on_nan=config.train.on_nan,
+    )
 
 
 def _schedule(config: ml_collections.ConfigDict, clock: Clock, lr: float) -> Schedule:
@@ -195,7 +229,7 @@ def _schedule(config: ml_collections.ConfigDict, clock: Clock, lr: float) -> Sch
 
 
 def _make_init(
-    config: ml_collections.ConfigDict, model: Model, sample: np.ndarray, optimizer: Optimizer
+    config: ml_collections.ConfigDict, model: Model, sample: np.ndarray, optimizer: Optimizer, options: StepOptions
 ) -> Callable[[], TrainState]:
     make_initializer, init_options = configs.choice(config, "init")
     initializer = make_initializer(**init_options)
@@ -208,6 +242,14 @@ def _make_init(
             params = reinitialise(params, jax.random.fold_in(key, 0), initializer, config.init.params)
         trained = tree.split(params, optimizer.groups.frozen)[1]
         opt_state = optimizer.tx.init(trained)
-        return new_state(params, model_state, opt_state, key=jax.random.fold_in(key, 1), lr_scale=config.lr_scale)
+        return new_state(
+            params,
+            model_state,
+            opt_state,
+            key=jax.random.fold_in(key, 1),
+            lr_scale=config.lr_scale,
+            ema=options.ema_decay > 0,
+            extra=options.extra(),
+        )
 
     return init

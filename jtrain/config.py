@@ -1,7 +1,9 @@
 """The config tree: made from the tables of parts, locked, and checked before anything is built."""
 
+import dataclasses
 import functools
 import inspect
+import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -17,6 +19,7 @@ from jtrain.models.initializers import INITIALIZERS
 from jtrain.optim.chain import CLIPS
 from jtrain.optim.groups import NO_DECAY, check_rules
 from jtrain.optim.optimizers import OPTIMIZERS
+from jtrain.optim.plateau import EarlyStopping, Plateau
 from jtrain.optim.schedules import SCHEDULES
 from jtrain.precision import PRECISIONS
 from jtrain.table import (
@@ -25,6 +28,7 @@ from jtrain.table import (
     Range,
     Time,
     at,
+    check_plain,
     did_you_mean,
     lookup,
     named_fields,
@@ -53,6 +57,13 @@ def _one_of(table: Mapping[str, Any]) -> Any:
     return Literal[tuple(table)]  # type: ignore[misc]
 
 
+def watching(cls: type) -> dict[str, tuple[Any, Any]]:
+    """(type, default) of the options of a class that watches a metric: '' is off; its mode follows from the metric."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    own = {f.name: (hints[f.name], f.default) for f in dataclasses.fields(cls) if f.name != "mode"}
+    return {"metric": (str, "")} | own
+
+
 # Everything that is not an option of a part: (type and range, default).
 FIELDS: dict[str, tuple[Any, Any]] = {
     "seed": (Annotated[int, Range(0, 2**32 - 1)], 0),
@@ -68,10 +79,19 @@ FIELDS: dict[str, tuple[Any, Any]] = {
     "schedule.warmup": (Annotated[str, Time("0", zero=True)], "0"),
     "schedule.every": (Annotated[str, Time("0", zero=True)], "0"),
     "groups": (Annotated[tuple, check_rules], ((".*", 1.0),)),
+    "optimizer.reference_batch": (Annotated[int, Range(0, 2**31 - 1)], 0),
+    "optimizer.batch_scaling": (Literal["auto", "linear", "sqrt"], "auto"),
     "lr_scale": (Annotated[float, Range(0, 1e6, above=True)], 1.0),
     "train.total": (Annotated[str, Time("20epochs")], "20epochs"),
     "train.batch_size": (Count, 128),
     "train.eval_every": (Annotated[str, Time("1epochs")], "1epochs"),
+    "train.accumulate": (Annotated[int, Range(1, 2**16)], 1),
+    "train.on_nan": (Literal["raise", "skip", "rollback"], "raise"),
+    "train.on_nan_limit": (Count, 10),
+    "train.rollback_scale": (Annotated[float, Range(0, 1, above=True, below=True)], 0.5),
+    "ema.decay": (Annotated[float, Range(0, 1, below=True)], 0.0),
+    **{f"plateau.{key}": value for key, value in watching(Plateau).items()},
+    **{f"early_stopping.{key}": value for key, value in watching(EarlyStopping).items()},
     "checkpoint.every": (Annotated[str, Time("10%")], "10%"),
     "checkpoint.keep": (Annotated[int, Range(1, 1000)], 2),
     "mesh.devices": (Annotated[int, Range(0, 2**20)], 0),
@@ -81,7 +101,9 @@ FIELDS: dict[str, tuple[Any, Any]] = {
 }
 
 # What may differ when a run is resumed; each change is printed.
-MAY_CHANGE = ("log", "checkpoint", "mesh", "lr_scale", "train.total", "optimizer.lr", "schedule")
+MAY_CHANGE = (
+    "log", "checkpoint", "mesh", "lr_scale", "train.total", "optimizer.lr", "schedule", "plateau", "early_stopping",
+)  # fmt: skip
 
 
 @functools.cache
@@ -137,16 +159,18 @@ def validate(config: ml_collections.ConfigDict) -> None:
     """
     if not isinstance(config, ml_collections.ConfigDict):
         raise ConfigError(f"config: must be a ConfigDict made by jtrain.config.base(), got {type(config).__name__}")
-    values = flat(config)
-    known = schema()
+    values, known = flat(config), schema()
     for key in values:
-        if key not in known and not _is_free(key):
+        if key not in known and not is_free(key):
             raise ConfigError(unknown_key(key))
-    for key, opt in known.items():
-        if key not in values:
-            raise ConfigError(f"{key}: is missing; start from jtrain.config.base()")
+    free = [f"{section}.{FREE}" for section in CHOICES if FREE not in config.get(section, ())]
+    for key in [key for key in known if key not in values] + free:
+        raise ConfigError(f"{key}: is missing; start from jtrain.config.base()")
+    for key, value in values.items():
         try:
-            opt.check(values[key])
+            if key in known:
+                known[key].check(value)
+            check_plain(value)
         except (ValueError, ConfigError) as error:
             raise ConfigError(at(key, str(error))) from error
     _check_choices(values, known)
@@ -234,13 +258,14 @@ def may_change(key: str) -> bool:
     return any(key == allowed or key.startswith(allowed + ".") for allowed in MAY_CHANGE)
 
 
-def _top_first(key: str) -> tuple[int, str]:
-    return (key.count("."), "") if "." not in key else (1, "")
-
-
-def _is_free(key: str) -> bool:
+def is_free(key: str) -> bool:
+    """Whether a key is an option of a part of yours, whose names only that part knows."""
     parts = key.split(".")
     return len(parts) > 2 and parts[0] in CHOICES and parts[1] == FREE
+
+
+def _top_first(key: str) -> tuple[int, str]:
+    return (key.count("."), "") if "." not in key else (1, "")
 
 
 def _check_choices(values: dict[str, Any], known: dict[str, Option]) -> None:

@@ -1,30 +1,29 @@
-"""The one training loop: restore, step, log, evaluate, checkpoint, finish; and `advance`, which moves states."""
+"""The one training loop: restore, step, log, evaluate, checkpoint, finish."""
 
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 
 from jtrain import mesh as meshes
 from jtrain import metrics, session
 from jtrain.describe import header
 from jtrain.errors import ConfigError, Interrupted, NonFiniteError
 from jtrain.evaluation import Aborted
+from jtrain.failure import culprit, save_replay
 from jtrain.io.progress import Screen, duration_words
 from jtrain.io.record import Record
 from jtrain.io.stopwatch import Stopwatch
 from jtrain.run import Run
 from jtrain.session import Control, Signals
 from jtrain.state import TrainState, to_flat
+from jtrain.step import advance
+from jtrain.supervise import Supervisor
 
-TrainStep = Callable[[TrainState, Any, Any], tuple[TrainState, metrics.Sums]]
-Give = Callable[[int], tuple[Any, Any]]  # step -> (data, rows)
-
-IN_FLIGHT = 2  # steps handed to the device ahead of the last one known to be done
 READ_EVERY = 100  # updates: at least so often are numbers fetched, so that a NaN is noticed
 LONG_RUN = 30 * 60  # seconds: from here on the smaller recipe is named early
 
@@ -48,57 +47,22 @@ class Result:
     workdir: Path | None
 
 
-def advance(
-    train_step: TrainStep,
-    states: Sequence[TrainState],
-    feeds: Sequence[Give],
-    start: int,
-    stop: int,
+def train(
+    run: Run,
+    workdir: str | Path | None = None,
     *,
-    block: bool = False,
-    on_step: Callable[[int, metrics.Sums], bool] | None = None,
-) -> tuple[list[TrainState], list[list[metrics.Sums]], int]:
-    """Moves every state from update `start` to update `stop`.
-
-    Args:
-      train_step: compiled `(state, data, rows) -> (state, sums)`; donates its state.
-      states: one a member; not to be used afterwards.
-      feeds: step -> (data, rows); one for all members, or one each.
-      start: updates that every state has done.
-      stop: updates that it shall have done.
-      block: wait for every step (simulated devices).
-      on_step: called with the updates done and the first member's sums once a step is on its way;
-        when it returns True, no further step is begun.
-
-    Returns:
-      The new states, the sums of every update (on the device) by member, and the updates done.
-    """
-    states = list(states)
-    sums: list[list[metrics.Sums]] = [[] for _ in states]
-    if len(feeds) not in (1, len(states)):
-        raise ValueError(f"{len(feeds)} feeds for {len(states)} states; give one, or one each")
-    for step in range(start, stop):
-        given = [feed(step) for feed in feeds]
-        for i, state in enumerate(states):
-            states[i], found = train_step(state, *given[i % len(given)])
-            sums[i].append(found)
-        if block:
-            jax.block_until_ready(states)
-        elif len(sums[-1]) >= IN_FLIGHT:
-            jax.block_until_ready(sums[-1][-IN_FLIGHT])
-        if on_step is not None and on_step(step + 1, sums[0][-1]):
-            return states, sums, step + 1
-    return states, sums, stop
-
-
-def train(run: Run, workdir: str | Path | None = None, *, screen: Screen | None = None, force: bool = False) -> Result:
+    screen: Screen | None = None,
+    force: bool = False,
+    branch: str = "",
+) -> Result:
     """Trains a run to its end; with a workdir that holds a part of it, from there.
 
     Args:
       run: from `jtrain.assemble`.
       workdir: folder for checkpoints, metrics.jsonl and the rest; None writes nothing.
       screen: where progress is shown; None shows nothing.
-      force: resume although the workdir's config differs in what must not change.
+      force: resume although the workdir's config or data differ in what must not change.
+      branch: 'OLD', 'OLD@best' or 'OLD@STEP': a new workdir begins with that state of another run.
 
     Raises:
       NonFiniteError: the loss or the gradient is not finite; earlier checkpoints stay.
@@ -111,7 +75,7 @@ def train(run: Run, workdir: str | Path | None = None, *, screen: Screen | None 
     with (
         contextlib.closing(screen),
         Signals(active=workdir is not None) as signals,  # first: restoring and compiling take time
-        session.open_record(run, workdir, screen, force=force) as (record, state, control),
+        session.open_record(run, workdir, screen, force=force, branch=branch) as (record, state, control),
     ):
         return _Training(run, record, screen, control, signals).to_the_end(state)
 
@@ -125,9 +89,12 @@ class _Training:
         self.screen = screen
         self.control = control
         self.signals = signals
+        self.supervisor = Supervisor.of(run)
         self.total = run.clock.total
         self.pending: list[metrics.Sums] = []  # on the device, since the last log point
         self.unread: tuple[int, list[metrics.Sums]] | None = None  # numbers up to a step, still on the device
+        self.suspect = False  # a number that was read is not finite
+        self.best: TrainState | None = None  # kept here only where early stopping has no workdir to keep it
         self.block = meshes.must_block(run.mesh)
         self.watch = Stopwatch(run.batch_size)
 
@@ -138,62 +105,74 @@ class _Training:
         if step:
             self.record.event("resume", f"update {step} of {self.total}, from its checkpoint", step)
         while True:
-            self.at_boundary(state, step)
-            if step == self.total:
-                break
+            state, step = self.at_boundary(state, step)
+            if step == self.total or self.control.stopped:
+                return self.finish(state, step)
             state, step = self.forward(state, step)
-        return self.finish(state)
 
     def forward(self, state: TrainState, step: int) -> tuple[TrainState, int]:
-        """Runs to the next step at which anything is due, or to the step that a signal stops."""
+        """Runs to the next step at which anything is due, or to the step that a signal or a NaN stops."""
         every = (self.run.log_every, self.run.eval_every, self.run.save_every, READ_EVERY)
         stop = min([self.total, *((step // n + 1) * n for n in every)])
-        first = step
 
         def on_step(done: int, sums: metrics.Sums) -> bool:
             self.read()
             if self.watch.starting:
                 jax.block_until_ready(sums)
                 self.tell_time(done)
-            return self.stopped()
+            return self.suspect or self.stopped()
 
-        states, sums, step = advance(
-            self.run.train_step, [state], [self.give], first, stop, block=self.block, on_step=on_step
+        states, sums, done = advance(
+            self.run.train_step, [state], [self.give], step, stop, block=self.block, on_step=on_step
         )
         self.pending += sums[0]
-        return states[0], step
+        return states[0], done
 
     def give(self, step: int) -> tuple[Any, Any]:
         with self.watch.waiting():
             return self.run.feeds["train"].train_batch(self.run.order, step)
 
-    def at_boundary(self, state: TrainState, step: int) -> None:
+    def at_boundary(self, state: TrainState, step: int) -> tuple[TrainState, int]:
         """Does what is due after `step` updates: log, evaluate, save; or saves and leaves after a signal."""
         last = step == self.total
         self.record.poll()
         if self.pending:
             self.read()
             self.unread, self.pending = (step, self.pending), []
-        if self.signals.received:
+        evaluating = step > self.control.evaluated and (last or step % self.run.eval_every == 0)
+        saving = step > 0 and (last or step % self.run.save_every == 0)
+        if evaluating or saving or self.suspect or self.stopped():
+            self.read()
+        if self.suspect:
+            self.suspect = False
+            failed = int(state.extra["failed"]) if "failed" in state.extra else -1
+            if failed >= 0:
+                return self.failed(state, failed)
+        if self.stopped():
             self.leave(state, step)
         improved = False
-        if step > self.control.evaluated and (last or step % self.run.eval_every == 0) and "val" in self.run.feeds:
+        if evaluating and "val" in self.run.feeds:
             improved = self.evaluate(state, step)
-        if step and (last or improved or step % self.run.save_every == 0):
+            state = session.with_lr_scale(self.run, state, self.control)
+        if saving or improved or (self.control.stopped and evaluating):
             self.save(state, step)
+        return state, step
 
     def read(self) -> None:
         """Fetches the numbers that were left on the device; at a log point, writes its row."""
         if self.unread is None:
             return
         (step, sums), self.unread = self.unread, None
-        self.add(sums, step)
+        skipped = self.add(sums, step)
         if step <= self.control.logged or (step != self.total and step % self.run.log_every):
             return
         self.control.logged = step
         found, self.control.totals = metrics.means(self.control.totals), {}
+        found.pop("non_finite")
         rate, wait = self.watch.lap(step)
         row: dict[str, Any] = found | self.lrs(step - 1) | {"examples_per_second": rate, "data_wait": wait}
+        if skipped:
+            row["skipped"] = self.control.skipped
         epoch = self.run.clock.epoch(step)
         self.record.row(step, epoch, "train", row)
         self.screen.progress(
@@ -206,29 +185,61 @@ class _Training:
         scale = math.prod(self.control.lr_factors.values())
         return {name: lr * scale for name, lr in self.run.optimizer.lrs(step).items()}
 
-    def add(self, sums: list[metrics.Sums], step: int) -> None:
-        """Adds fetched sums to the control state; raises NonFiniteError at the first that is not finite."""
+    def add(self, sums: list[metrics.Sums], step: int) -> bool:
+        """Adds fetched sums to the control state; True if this run counts skipped updates."""
         fetched = jax.device_get(sums)
-        for i, found in enumerate(fetched):
-            for name in ("loss", "grad_norm"):
-                if not math.isfinite(float(found[name][0])):
-                    self.not_finite(name, float(found[name][0]), step - len(fetched) + i + 1)
+        bad = [step - len(fetched) + i + 1 for i, found in enumerate(fetched) if found["non_finite"][0]]
         metrics.add_to(self.control.totals, fetched)
+        options = self.run.options
+        self.suspect = self.suspect or (bool(bad) and options.on_nan != "skip")
+        counts = options.on_nan == "skip" or options.loss_scaling
+        if counts and bad:
+            self.control.skipped += len(bad)
+            self.record.event(
+                "skip", f"update {bad[0]}: its gradient is not finite ({len(bad)} in this interval)", step
+            )
+        limit = self.run.config.train.on_nan_limit
+        if options.on_nan == "skip" and not options.loss_scaling and self.control.skipped > limit:
+            raise NonFiniteError(
+                f"{self.control.skipped} updates were skipped up to {step}, more than train.on_nan_limit {limit}"
+            )
+        return counts
 
-    def not_finite(self, name: str, value: float, step: int) -> None:
-        what = {"loss": "the loss", "grad_norm": "the gradient norm"}[name]
+    def failed(self, state: TrainState, update: int) -> tuple[TrainState, int]:
+        """The gradient of `update` (from 0) is not finite, and the state has stood still since."""
+        limit = self.run.config.train.on_nan_limit
+        if self.run.options.on_nan == "rollback" and self.control.rollbacks < limit:
+            return self.roll_back(update)
+        what = culprit(self.run, state, update)
+        replay = ""
+        if self.record.folder is not None:
+            replay = f"; state and batch are in {save_replay(self.run, state, update, self.record.folder / 'failures')}"
         saved = self.record.newest_step()
         there = f"the checkpoint of update {saved} is whole" if saved else "no checkpoint was saved before"
         text = (
-            f"{what} is {value} at update {step} of {self.total} (lr {self.lrs(step - 1)['lr']:.3g}); {there}; "
+            f"update {update + 1} of {self.total} (lr {self.lrs(update)['lr']:.3g}): {what}{replay}; {there}; "
             "try optimizer.lr a third as large, or clip.name=norm"
         )
-        self.record.event("non_finite", text, step)
+        self.record.event("non_finite", text, update)
         raise NonFiniteError(text)
+
+    def roll_back(self, update: int) -> tuple[TrainState, int]:
+        """Goes back to the last good checkpoint (or the start) with a smaller lr."""
+        before, rollbacks = self.control.lr_factors, self.control.rollbacks + 1
+        old = before.get("rollback", 1.0)
+        factors = before | {"rollback": old * self.run.config.train.rollback_scale}
+        self.record.wait()
+        state, self.control = session.restore_again(self.run, self.record)
+        self.control = dataclasses.replace(self.control, lr_factors=factors, rollbacks=rollbacks)
+        self.pending, self.unread = [], None
+        step = int(state.step)
+        why = f"the gradient of update {update + 1} is not finite"
+        text = f"lr factor {old:g} → {factors['rollback']:g}, back to update {step}, because {why}"
+        self.record.event("rollback", text, step)
+        return session.with_lr_scale(self.run, state, self.control), step
 
     def evaluate(self, state: TrainState, step: int) -> bool:
         """Evaluates on the validation split; True if it is the best so far."""
-        self.read()
         with self.watch.paused():
             try:
                 found = self.run.evaluate(state, "val", stop=self.stopped)
@@ -236,19 +247,18 @@ class _Training:
                 self.leave(state, step)
         self.record.row(step, self.run.clock.epoch(step), "val", found)
         self.control.evaluated = step
-        task, value = self.run.task, found[self.run.task.watch]
-        sign = 1 if task.higher_is_better else -1
-        best = self.control.best
-        if math.isfinite(value) and (best is None or sign * value > sign * best["value"]):
-            self.control.best = {"step": step, "metric": f"val/{task.watch}", "value": value}
-            self.record.best(self.control.best)
-            return True
-        return False
+        for kind, text in self.supervisor.after_evaluation(self.control, step, found):
+            self.record.event(kind, text, step)
+        improved = self.control.best is not None and self.control.best["step"] == step
+        if improved:
+            self.record.best(self.control.best or {})
+            if self.supervisor.stopping and self.record.folder is None:
+                self.best = jax.tree.map(jnp.copy, state)
+        return improved
 
     def save(self, state: TrainState, step: int, *, block: bool = False) -> None:
         if self.record.folder is None:
             return
-        self.read()
         with self.watch.paused():
             best = self.control.best["step"] if self.control.best else None
             self.record.save(step, to_flat(state), dataclasses.asdict(self.control), best_step=best, block=block)
@@ -261,24 +271,30 @@ class _Training:
         saved = "saved; the same command resumes" if step else "nothing to save yet"
         text = f"signal {number}: stopped after update {step} of {self.total}, {saved}"
         self.record.event("interrupted", text, step)
-        self.record.draw(self.run.task.watch)
+        self.record.draw(self.run.watch)
         raise Interrupted(text, number)
 
-    def finish(self, state: TrainState) -> Result:
-        """Measures the last state on the test split, once, and draws the curves."""
+    def finish(self, state: TrainState, step: int) -> Result:
+        """Measures the last state (the best one, after early stopping) on the test split, once; draws the curves."""
         self.read()
-        at_end = {row["split"]: row for row in self.record.rows if row["step"] == self.total}
+        if self.control.stopped and self.control.best:
+            state = self.best or session.place_state(self.run, self.record.restore_step(self.control.best["step"]))
+        at_end = {row["split"]: row for row in self.record.rows if row["step"] == step}
         if "test" in self.run.feeds and "test" not in at_end:
             try:
                 found = self.run.evaluate(state, "test", stop=self.stopped)
             except Aborted:
-                self.leave(state, self.total)
-            self.record.row(self.total, self.run.clock.epoch(self.total), "test", found)
+                self.leave(state, step)
+            self.record.row(step, self.run.clock.epoch(step), "test", found)
             at_end["test"] = self.record.rows[-1]
         self.record.wait()
-        self.record.draw(self.run.task.watch)
-        names = ("loss", *self.run.task.metrics)
-        by_split = {split: {n: row[n] for n in names} for split, row in at_end.items() if split != "train"}
+        self.record.draw(self.run.watch)
+        unlisted = ("step", "epoch", "split")
+        by_split = {
+            split: {name: value for name, value in row.items() if name not in unlisted}
+            for split, row in at_end.items()
+            if split != "train"
+        }
         return Result(state, self.record.rows, by_split, self.control.best, self.record.folder)
 
     def stopped(self) -> bool:

@@ -1,9 +1,11 @@
 """The device mesh and how arrays lie on it: the one file that knows about devices."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jtrain.errors import ConfigError
@@ -13,9 +15,14 @@ def make_mesh(devices: int = 0) -> Mesh:
     """A mesh of the first `devices` devices (0: all) with one axis, `data`.
 
     Raises:
-      ConfigError: when there are fewer devices than asked for.
+      ConfigError: when there are fewer devices than asked for, or JAX cannot use the platform that it is told to.
     """
-    available = jax.devices()
+    try:
+        available = jax.devices()
+    except RuntimeError as error:
+        reason, given = " ".join(str(error).split()), os.environ.get("JAX_PLATFORMS")
+        hint = f"JAX_PLATFORMS={given}" if given else "JAX finds no device"
+        raise ConfigError(f"{hint}: {reason}; JAX_PLATFORMS=cpu computes on the processor") from error
     if devices > len(available):
         raise ConfigError(f"mesh.devices: {devices} asked for, {len(available)} there ({available[0].platform})")
     chosen = available[: devices or len(available)]
@@ -35,7 +42,9 @@ def by_data(mesh: Mesh) -> NamedSharding:
 
 def place(tree: Any, sharding: NamedSharding, *, copy: bool = False) -> Any:
     """Puts host arrays onto the mesh. Without `copy` a CPU device may share their memory: never write there again."""
-    return jax.device_put(tree, sharding, may_alias=False if copy else None)
+    if copy:  # by NumPy: device_put(may_alias=False) still shared it (jax 0.10)
+        tree = jax.tree.map(lambda x: np.array(x, copy=True), tree)
+    return jax.device_put(tree, sharding)
 
 
 def for_batch(mesh: Mesh, size: int) -> NamedSharding:
@@ -52,9 +61,14 @@ def make_constrain(mesh: Mesh) -> Callable[[Any], Any]:
     return lambda batch: jax.lax.with_sharding_constraint(batch, by_data(mesh))
 
 
+def is_cpu(mesh: Mesh) -> bool:
+    """True where the devices are processors."""
+    return mesh.devices.flat[0].platform == "cpu"
+
+
 def must_block(mesh: Mesh) -> bool:
     """True on simulated devices, where a second step in flight can deadlock (XLA then aborts)."""
-    return mesh.size > 1 and mesh.devices.flat[0].platform == "cpu"
+    return mesh.size > 1 and is_cpu(mesh)
 
 
 def describe(mesh: Mesh) -> str:

@@ -21,7 +21,7 @@ from jtrain.optim.groups import Groups
 from jtrain.optim.optimizers import Core
 from jtrain.optim.schedules import Schedule
 from jtrain.state import TrainState, count, eval_params
-from jtrain.step import Batch
+from jtrain.step import Batch, StepOptions
 from jtrain.task import Task
 
 
@@ -57,6 +57,8 @@ class Run:
       model: pure, on raw inputs; gives float32 outputs.
       eval_every, save_every, log_every: updates.
       feeds: 'train', and 'val' and 'test' where there are such splits.
+      options: what is added to the plain step.
+      gradient: `(state, data, rows) -> (gradients, sums, model_state)`, not compiled.
       train_step: compiled `(state, data, rows) -> (state, sums)`; the state is donated.
       eval_step: compiled `(params, model_state, data, rows) -> (sums, outputs)`.
       shapes: abstract state, for restoring and counting.
@@ -76,6 +78,8 @@ class Run:
     mesh: jax.sharding.Mesh
     order: Order
     feeds: dict[str, Feed]
+    options: StepOptions
+    gradient: Callable[[TrainState, Batch, Any], tuple[Any, metrics.Sums, Any]]
     train_step: Callable[[TrainState, Batch, Any], tuple[TrainState, metrics.Sums]]
     eval_step: Callable[[Any, Any, Batch, Any], tuple[metrics.Sums, jax.Array]]
     shapes: TrainState
@@ -95,12 +99,24 @@ class Run:
         """A new state at step 0, drawn from the config's seed, on the mesh."""
         return self.init()
 
+    @property
+    def watch(self) -> str:
+        """The metric by which the best checkpoint is chosen: of the averaged parameters where there are any."""
+        return f"ema/{self.task.watch}" if self.options.ema_decay else self.task.watch
+
     def evaluate(self, state: TrainState, split: str, *, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
-        """Loss and every metric over a whole split; `stop` is asked before each batch (raises Aborted)."""
-        return evaluate(
-            self.eval_step, eval_params(state), state.model_state, self.feeds[split].eval_batches(self.batch_size),
-            block=meshes.must_block(self.mesh), stop=stop,
-        )  # fmt: skip
+        """Loss and every metric over a whole split, `ema/…` beside them where parameters are averaged.
+
+        `stop` is asked before each batch (raises Aborted).
+        """
+        found: dict[str, float] = {}
+        for prefix, params in (("", state.params), ("ema/", state.ema)):
+            if params:
+                batches = self.feeds[split].eval_batches(self.batch_size)
+                block = meshes.must_block(self.mesh)
+                part = evaluate(self.eval_step, params, state.model_state, batches, block=block, stop=stop)
+                found |= {f"{prefix}{name}": value for name, value in part.items()}
+        return found
 
     def predict(self, state: TrainState, split: str) -> np.ndarray:
         """The task's predictions [examples, …] over a whole split, in its order."""

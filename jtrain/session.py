@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,7 +17,8 @@ import jax.numpy as jnp
 from jtrain import config as configs
 from jtrain import config_files, metrics
 from jtrain import mesh as meshes
-from jtrain.errors import ConfigError
+from jtrain.errors import ConfigError, DataError
+from jtrain.io.checkpoint import Checkpoints, Restored
 from jtrain.io.progress import Screen
 from jtrain.io.record import Record
 from jtrain.io.workdir import Workdir, write_text_atomic
@@ -37,6 +39,10 @@ class Control:
       logged, evaluated: the updates at which these were last done.
       best: {'step', 'metric', 'value'} of the best evaluation, or None.
       lr_factors: what each owner asks of `lr_scale`; the state holds their product.
+      plateau, stopping: what these remember between evaluations.
+      stopped: the update after which the run was ended early; 0: it was not.
+      skipped, rollbacks: how often, because a gradient was not finite.
+      parent: {'workdir', 'step'} of the run that this one branched from, or None.
       data: the fingerprint of the data.
       devices: how many, and of what kind.
     """
@@ -46,15 +52,23 @@ class Control:
     evaluated: int = 0
     best: dict[str, Any] | None = None
     lr_factors: dict[str, float] = dataclasses.field(default_factory=dict)
+    plateau: dict[str, float] = dataclasses.field(default_factory=dict)
+    stopping: dict[str, float] = dataclasses.field(default_factory=dict)
+    stopped: int = 0
+    skipped: int = 0
+    rollbacks: int = 0
+    parent: dict[str, Any] | None = None
     data: dict[str, int] = dataclasses.field(default_factory=dict)
     devices: str = ""
 
 
 @contextlib.contextmanager
 def open_record(
-    run: Run, workdir: str | Path | None, screen: Screen, *, force: bool
+    run: Run, workdir: str | Path | None, screen: Screen, *, force: bool, branch: str = ""
 ) -> Iterator[tuple[Record, TrainState, Control]]:
     """The files of a run, its state (new, or restored) and its control state; all is closed at the end.
+
+    With `branch` ('OLD', 'OLD@best' or 'OLD@STEP') a new workdir begins with the state of another run.
 
     Raises:
       ConfigError: the workdir holds a run of another config or other data, or something that is no run.
@@ -63,6 +77,9 @@ def open_record(
     with contextlib.ExitStack() as stack:
         stack.callback(run.close)
         if workdir is None:
+            if branch or run.config.train.on_nan == "rollback":
+                why = "--branch" if branch else "train.on_nan='rollback'"
+                raise ConfigError(f"{why}: needs a workdir; give one")
             record = stack.enter_context(contextlib.closing(Record(None, screen=screen)))
             state, control = run.init_state(), Control()
         else:
@@ -72,19 +89,29 @@ def open_record(
             _refuse_foreign(folder, force=force)
             stack.enter_context(Workdir(folder))
             changed = _changed(run, folder, force=force)
+            parent = _parent(run, branch, force=force) if branch and not (folder / "config.json").exists() else None
             path = folder / "config.json"
             if not path.exists():  # first of all: what is killed from here on can be started again
                 write_text_atomic(path, config_files.to_json(run.config))
             options = run.config.checkpoint.keep, run.config.log.tensorboard
             record = Record(folder, screen=screen, keep=options[0], tensorboard=options[1])
             stack.enter_context(contextlib.closing(record))
-            state, control = _restore(run, record, changed, force=force)
+            state, control = _restore(run, record, changed, parent, force=force)
             write_text_atomic(path, config_files.to_json(run.config))
         control.lr_factors["user"] = float(run.config.lr_scale)
         control.data, control.devices = run.fingerprint, meshes.describe(run.mesh)
-        lr_scale = jnp.asarray(_product(control.lr_factors), jnp.float32)
-        state = dataclasses.replace(state, lr_scale=meshes.place(lr_scale, meshes.replicated(run.mesh)))
-        yield record, state, control
+        yield record, with_lr_scale(run, state, control), control
+
+
+def with_lr_scale(run: Run, state: TrainState, control: Control) -> TrainState:
+    """The state with the product of all factors of the lr."""
+    lr_scale = jnp.asarray(math.prod(control.lr_factors.values()), jnp.float32)
+    return dataclasses.replace(state, lr_scale=meshes.place(lr_scale, meshes.replicated(run.mesh)))
+
+
+def place_state(run: Run, restored: Restored) -> TrainState:
+    """A restored state on the mesh; copied, since the step donates its state."""
+    return meshes.place(from_flat(restored.state, run.shapes), meshes.replicated(run.mesh), copy=True)
 
 
 def _refuse_foreign(folder: Path, *, force: bool) -> None:
@@ -119,9 +146,22 @@ def _changed(run: Run, folder: Path, *, force: bool) -> dict[str, tuple[Any, Any
 
 
 def _restore(
-    run: Run, record: Record, changed: dict[str, tuple[Any, Any]], *, force: bool
+    run: Run,
+    record: Record,
+    changed: dict[str, tuple[Any, Any]],
+    parent: tuple[str, Restored, dict[str, tuple[Any, Any]]] | None,
+    *,
+    force: bool,
 ) -> tuple[TrainState, Control]:
     restored = record.restore(to_flat(run.shapes))
+    if restored is None and parent is not None:
+        name, restored, changed = parent
+        control = Control(**{key: value for key, value in restored.control.items() if key != "rows"})
+        control = dataclasses.replace(control, totals={}, best=None, parent={"workdir": name, "step": restored.step})
+        record.keep_rows(0, 0)
+        record.event("branch", f"begins with update {restored.step} of {name}", restored.step)
+        _tell(record, changed, restored.step)
+        return place_state(run, restored), _reopened(control, changed)
     if restored is None:
         if count := record.put_rows_aside():
             record.event("restart", f"no checkpoint is left or was made: begins again; {count} rows are put aside", 0)
@@ -147,8 +187,69 @@ def _restore(
         text = f"{control.devices} → {meshes.describe(run.mesh)}: equal to rounding, no longer to the bit"
         record.event("devices", text, restored.step)
     record.keep_rows(rows, restored.step)
-    state = from_flat(restored.state, run.shapes)
-    return meshes.place(state, meshes.replicated(run.mesh), copy=True), control  # copied: the step donates its state
+    return place_state(run, restored), _reopened(control, changed)
+
+
+def _parent(run: Run, branch: str, *, force: bool) -> tuple[str, Restored, dict[str, tuple[Any, Any]]]:
+    """(name, checkpoint, changed options) of the run that a new one branches from."""
+    name, _, at = branch.partition("@")
+    folder = Path(name)
+    if not (folder / "config.json").is_file():
+        raise DataError(f"--branch={branch}: {name} holds no run (no config.json)")
+    changed = _changed(run, folder, force=force)
+    restored = restore_at(run, folder, at or "latest")
+    if restored.control.get("data") != run.fingerprint and not force:
+        differing = _differing(restored.control.get("data", {}), run.fingerprint)
+        raise ConfigError(f"--branch={branch}: that run had other data ({differing}); or give --resume=force")
+    if restored.step >= run.clock.total:
+        raise ConfigError(
+            f"train.total: {run.config.train.total!r} is {run.clock.total} updates; "
+            f"{branch} has done {restored.step}: ask for more"
+        )
+    return name, restored, changed
+
+
+def restore_at(run: Run, workdir: Path, at: str, event: Callable[[str, str], None] | None = None) -> Restored:
+    """A checkpoint of a workdir that is only read: `latest`, `best`, or the number of a step.
+
+    Raises:
+      ConfigError: `at` is none of these. DataError: there is no such checkpoint, or it is damaged.
+    """
+    folder = workdir / "checkpoints"
+    checkpoints = Checkpoints(folder, keep=1, event=event or (lambda kind, text: None), read_only=True)
+    is_step = at.isascii() and at.isdigit()
+    if at not in ("latest", "best") and not is_step:
+        raise ConfigError(
+            f"--at={at}: must be 'latest', 'best' or the number of a step; there are {checkpoints.steps()}"
+        )
+    restored = checkpoints.restore(int(at) if is_step else None, to_flat(run.shapes))
+    if restored is None:
+        raise DataError(f"{folder}: holds no checkpoint yet")
+    if at == "best":
+        best = restored.control.get("best")
+        if not best:
+            raise DataError(f"{folder}: no evaluation has chosen a best step yet; use --at=latest")
+        restored = checkpoints.restore(best["step"], to_flat(run.shapes))
+        assert restored is not None
+    return restored
+
+
+def _reopened(control: Control, changed: dict[str, tuple[Any, Any]]) -> Control:
+    """A run that was stopped early goes on when it is asked for more, or watched otherwise."""
+    if any(key == "train.total" or key.startswith("early_stopping.") for key in changed):
+        return dataclasses.replace(control, stopped=0, stopping={})
+    return control
+
+
+def restore_again(run: Run, record: Record) -> tuple[TrainState, Control]:
+    """The newest checkpoint of the run that is going on (or its start), with its rows."""
+    restored = record.restore(to_flat(run.shapes))
+    if restored is None:
+        record.keep_rows(0, 0)
+        return run.init_state(), Control(data=run.fingerprint, devices=meshes.describe(run.mesh))
+    fields = dict(restored.control)
+    record.keep_rows(fields.pop("rows"), restored.step)
+    return place_state(run, restored), Control(**fields)
 
 
 def _tell(record: Record, changed: dict[str, tuple[Any, Any]], step: int) -> None:
@@ -159,13 +260,6 @@ def _tell(record: Record, changed: dict[str, tuple[Any, Any]], step: int) -> Non
 def _differing(old: dict[str, int], new: dict[str, int]) -> str:
     keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     return ", ".join(f"{key} {old.get(key, 'none')} → {new.get(key, 'none')}" for key in keys)
-
-
-def _product(factors: dict[str, float]) -> float:
-    product = 1.0
-    for factor in factors.values():
-        product *= factor
-    return product
 
 
 class Signals:

@@ -36,8 +36,10 @@ class TrainState:
     extra: Tree
 
 
-def new_state(params: Tree, model_state: Tree, opt_state: Tree, *, key: jax.Array, lr_scale: float) -> TrainState:
-    """A state at step 0 with the typed key `key`."""
+def new_state(
+    params: Tree, model_state: Tree, opt_state: Tree, *, key: jax.Array, lr_scale: float, ema: bool, extra: Tree
+) -> TrainState:
+    """A state at step 0 with the typed key `key`; `ema` keeps an average beside the parameters."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -45,14 +47,14 @@ def new_state(params: Tree, model_state: Tree, opt_state: Tree, *, key: jax.Arra
         opt_state=opt_state,
         key=jax.random.key_data(key),
         lr_scale=jnp.asarray(lr_scale, jnp.float32),
-        ema={},
-        extra={},
+        ema=jax.tree.map(jnp.copy, params) if ema else {},  # a copy: a buffer cannot be donated twice
+        extra=extra,
     )
 
 
 def eval_params(state: TrainState) -> Tree:
-    """The parameters that are evaluated."""
-    return state.params
+    """The parameters that predictions are made with: the averaged ones where there are any."""
+    return state.ema or state.params
 
 
 def to_flat(state: TrainState) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The training step: one pure function, compiled once, whatever the lr, the data's place or the device count."""
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,45 @@ from jtrain.task import Task
 
 Batch = dict[str, jax.Array]  # inputs [batch, …], targets [batch, …], weight [batch] float32
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
+TrainStep = Callable[[TrainState, Any, Any], tuple[TrainState, metrics.Sums]]
+Give = Callable[[int], tuple[Any, Any]]  # step -> (data, rows)
+OnNan = Literal["raise", "skip", "rollback"]
+
+IN_FLIGHT = 2  # steps handed to the device ahead of the last one known to be done
 
 # Streams of randomness within a step: fold_in(fold_in(key, step), number).
 DROPOUT, AUGMENT = 0, 1
+
+# Dynamic loss scaling (Micikevicius et al. 2018, section 3.2; the constants are torch's GradScaler's).
+FIRST_SCALE, SCALE_GROWTH, SCALE_BACKOFF, GROW_AFTER, LEAST_SCALE = 65536.0, 2.0, 0.5, 2000, 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class StepOptions:
+    """What may be added to the plain step.
+
+    Attributes:
+      accumulate: micro-batches of one update.
+      unroll: write them out one after another (CPU: a convolution in a loop is slow) instead of a loop.
+      loss_scaling: multiply the loss dynamically, for float16.
+      ema_decay: of the averaged parameters; 0 is none.
+      on_nan: after a gradient that is not finite: 'raise' and 'rollback' stop the state there, 'skip' passes over it.
+    """
+
+    accumulate: int = 1
+    unroll: bool = True
+    loss_scaling: bool = False
+    ema_decay: float = 0.0
+    on_nan: OnNan = "raise"
+
+    def extra(self) -> dict[str, jax.Array]:
+        """The first `extra` of a state: the first update that failed (-1: none); loss scale, good updates since."""
+        extra: dict[str, jax.Array] = {}
+        if self.on_nan != "skip":
+            extra["failed"] = jnp.full((), -1, jnp.int32)
+        if self.loss_scaling:
+            extra |= {"loss_scale": jnp.full((), FIRST_SCALE), "good_steps": jnp.zeros((), jnp.int32)}
+        return extra
 
 
 def select(data: Batch, rows: jax.Array | None, constrain: Callable[[Batch], Batch]) -> Batch:
@@ -36,54 +73,186 @@ def select(data: Batch, rows: jax.Array | None, constrain: Callable[[Batch], Bat
     return constrain(jax.lax.optimization_barrier(batch))
 
 
-def make_train_step(
+def make_gradient(
     *,
     model: Model,
     task: Task,
-    tx: optax.GradientTransformationExtraArgs,
     frozen: set[str],
     augment: Augment | None,
     constrain: Callable[[Batch], Batch],
+    options: StepOptions,
+) -> Callable[[TrainState, Batch, jax.Array | None], tuple[Any, metrics.Sums, Any]]:
+    """`gradient(state, data, rows) -> (gradients of trainable parameters, sums, model_state)`, pure.
+
+    The gradient is that of the weighted mean loss of the whole batch, whatever `accumulate` is: each micro-batch's
+    sum is divided by the weight of all. Batch statistics alone are those of the micro-batches, one after another.
+    """
+
+    def gradient(state: TrainState, data: Batch, rows: jax.Array | None) -> tuple[Any, metrics.Sums, Any]:
+        batch = select(data, rows, constrain)
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        if augment is not None:
+            batch = batch | {"inputs": augment(batch["inputs"], jax.random.fold_in(key, AUGMENT))}
+        key = jax.random.fold_in(key, DROPOUT)
+        fixed, trained = tree.split(state.params, frozen)
+        weight = jnp.maximum(batch["weight"].sum(), 1.0)
+        scale = state.extra["loss_scale"] if options.loss_scaling else None
+
+        def loss_fn(trained: Any, model_state: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+            params = tree.merge(trained, fixed)
+            outputs, model_state = model.apply(params, model_state, batch["inputs"], key=key, train=True)
+            sums = metrics.weighted_sums(task.per_example(outputs, batch["targets"]), batch["weight"])
+            loss = sums["loss"][0] / weight
+            return loss if scale is None else loss * scale, (sums, model_state)
+
+        grad = jax.grad(loss_fn, has_aux=True)
+        if options.accumulate == 1:
+            grads, (sums, model_state) = grad(trained, state.model_state, batch, key)
+        else:
+            grads, sums, model_state = _accumulated(grad, trained, state.model_state, batch, key, options)
+        if scale is not None:
+            grads = jax.tree.map(lambda g: g / scale, grads)
+        return grads, sums, model_state
+
+    return gradient
+
+
+def make_train_step(
+    *,
+    gradient: Callable[[TrainState, Batch, jax.Array | None], tuple[Any, metrics.Sums, Any]],
+    tx: optax.GradientTransformationExtraArgs,
+    frozen: set[str],
+    options: StepOptions,
 ) -> Callable[[TrainState, Batch, jax.Array | None], tuple[TrainState, metrics.Sums]]:
     """`train_step(state, data, rows) -> (state, sums)`, pure; `select` explains data and rows.
 
+    A gradient that is not finite changes nothing but the step number; its sums are 0, but for `non_finite`.
+
     Args:
-      model: pure, on raw inputs.
-      task: gives the loss per example, and the metrics.
+      gradient: from `make_gradient`.
       tx: the chain over trainable parameters; its update takes `step` and `lr_scale`.
       frozen: paths of parameters that are not trained: no gradient, no optimizer state, no decay.
-      augment: (raw inputs, key) -> raw inputs, in training alone.
-      constrain: cuts a batch over the devices.
+      options: what is added to the plain step.
     """
 
     def train_step(state: TrainState, data: Batch, rows: jax.Array | None) -> tuple[TrainState, metrics.Sums]:
-        batch = select(data, rows, constrain)
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        inputs = batch["inputs"]
-        if augment is not None:
-            inputs = augment(inputs, jax.random.fold_in(key, AUGMENT))
+        grads, sums, model_state = gradient(state, data, rows)
         fixed, trained = tree.split(state.params, frozen)
-
-        def loss_fn(trained: Any) -> tuple[jax.Array, Any]:
-            outputs, model_state = model.apply(
-                tree.merge(trained, fixed), state.model_state, inputs, key=jax.random.fold_in(key, DROPOUT), train=True
-            )
-            sums = metrics.weighted_sums(task.per_example(outputs, batch["targets"]), batch["weight"])
-            return sums["loss"][0] / jnp.maximum(sums["loss"][1], 1.0), (sums, model_state)
-
-        grads, (sums, model_state) = jax.grad(loss_fn, has_aux=True)(trained)
+        norm = optax.tree.norm(grads)
+        good = jnp.isfinite(norm) & jnp.isfinite(sums["loss"][0])
         updates, opt_state = tx.update(grads, state.opt_state, trained, step=state.step, lr_scale=state.lr_scale)
-        sums["grad_norm"] = jnp.stack([optax.tree.norm(grads), jnp.ones(())])
+        params = tree.merge(optax.apply_updates(trained, updates), fixed)
+        ema = _averaged(state, params, options.ema_decay)
+        extra, apply = _judged(state, good, options)
+
+        def keep(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda n, o: jnp.where(apply, n, o), new, old)
+
+        one = jnp.ones(())
+        sums = sums | {"grad_norm": jnp.stack([norm, one])}
+        sums = {name: jnp.where(good, pair, 0.0) for name, pair in sums.items()}
+        sums["non_finite"] = jnp.stack([1.0 - good.astype(jnp.float32), one])
         new_state = TrainState(
             step=state.step + 1,
-            params=tree.merge(optax.apply_updates(trained, updates), fixed),
-            model_state=model_state,
-            opt_state=opt_state,
+            params=keep(params, state.params),
+            model_state=keep(model_state, state.model_state),
+            opt_state=keep(opt_state, state.opt_state),
             key=state.key,
             lr_scale=state.lr_scale,
-            ema=state.ema,
-            extra=state.extra,
+            ema=keep(ema, state.ema),
+            extra=extra,
         )
         return new_state, sums
 
     return train_step
+
+
+def _accumulated(
+    grad: Callable[..., Any], trained: Any, model_state: Any, batch: Batch, key: jax.Array, options: StepOptions
+) -> tuple[Any, metrics.Sums, Any]:
+    """Gradients and sums added over micro-batches; micro-batch i holds every n-th example from i on."""
+    n = options.accumulate
+    # Every n-th, not n in a row: so that each device keeps the examples that it has.
+    micro = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)
+    (shapes, (sums, _)) = jax.eval_shape(grad, trained, model_state, jax.tree.map(lambda x: x[0], micro), key)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes, sums))
+
+    def body(carry: Any, item: Any) -> tuple[Any, None]:
+        (grads, sums), model_state = carry
+        i, part = item
+        more_grads, (more_sums, model_state) = grad(trained, model_state, part, jax.random.fold_in(key, i))
+        return (jax.tree.map(jnp.add, (grads, sums), (more_grads, more_sums)), model_state), None
+
+    ((grads, sums), model_state), _ = jax.lax.scan(
+        body, (zeros, model_state), (jnp.arange(n), micro), unroll=n if options.unroll else 1
+    )
+    return grads, sums, model_state
+
+
+def _averaged(state: TrainState, params: Any, decay: float) -> Any:
+    """Moving average of the parameters; early on it forgets faster: decay min(d, (1 + t) / (10 + t))."""
+    if not decay:
+        return state.ema
+    t = state.step.astype(jnp.float32)
+    d = jnp.minimum(decay, (1.0 + t) / (10.0 + t))
+    return jax.tree.map(lambda average, p: d * average + (1.0 - d) * p, state.ema, params)
+
+
+def _judged(state: TrainState, good: jax.Array, options: StepOptions) -> tuple[dict[str, jax.Array], jax.Array]:
+    """(the next `extra`, whether the update is applied)."""
+    extra, apply = dict(state.extra), good
+    bad = ~good
+    if options.loss_scaling:
+        scale, count = extra["loss_scale"], jnp.where(good, extra["good_steps"] + 1, 0)
+        grown = jnp.where(count >= GROW_AFTER, scale * SCALE_GROWTH, scale)
+        extra["loss_scale"] = jnp.where(good, grown, jnp.maximum(scale * SCALE_BACKOFF, LEAST_SCALE))
+        extra["good_steps"] = jnp.where(count >= GROW_AFTER, 0, count)
+        bad = bad & (scale <= LEAST_SCALE)  # an overflow of the scaled loss is what scaling is for
+    if options.on_nan != "skip":
+        failed = extra["failed"]
+        extra["failed"] = jnp.where((failed < 0) & bad, state.step, failed)
+        apply = apply & (extra["failed"] < 0)
+    return extra, apply
+
+
+def advance(
+    train_step: TrainStep,
+    states: Sequence[TrainState],
+    feeds: Sequence[Give],
+    start: int,
+    stop: int,
+    *,
+    block: bool = False,
+    on_step: Callable[[int, metrics.Sums], bool] | None = None,
+) -> tuple[list[TrainState], list[list[metrics.Sums]], int]:
+    """Moves every state from update `start` to update `stop`.
+
+    Args:
+      train_step: compiled `(state, data, rows) -> (state, sums)`; donates its state.
+      states: one a member; not to be used afterwards.
+      feeds: step -> (data, rows); one for all members, or one each.
+      start: updates that every state has done.
+      stop: updates that it shall have done.
+      block: wait for every step (simulated devices).
+      on_step: called with the updates done and the first member's sums once a step is on its way;
+        when it returns True, no further step is begun.
+
+    Returns:
+      The new states, the sums of every update (on the device) by member, and the updates done.
+    """
+    states = list(states)
+    sums: list[list[metrics.Sums]] = [[] for _ in states]
+    if len(feeds) not in (1, len(states)):
+        raise ValueError(f"{len(feeds)} feeds for {len(states)} states; give one, or one each")
+    for step in range(start, stop):
+        given = [feed(step) for feed in feeds]
+        for i, state in enumerate(states):
+            states[i], found = train_step(state, *given[i % len(given)])
+            sums[i].append(found)
+        if block:
+            jax.block_until_ready(states)
+        elif len(sums[-1]) >= IN_FLIGHT:
+            jax.block_until_ready(sums[-1][-IN_FLIGHT])
+        if on_step is not None and on_step(step + 1, sums[0][-1]):
+            return states, sums, step + 1
+    return states, sums, stop

@@ -10,8 +10,9 @@ from helpers import blobs, tiny
 from jtrain.assembly import assemble
 from jtrain.config import base
 from jtrain.data.order import Order
-from jtrain.loop import advance, train
+from jtrain.loop import train
 from jtrain.state import to_flat
+from jtrain.step import advance
 
 
 def images(examples=64):

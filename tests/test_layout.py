@@ -13,7 +13,7 @@ FLOORS = {
     1: {"state", "losses", "metrics", "precision", "io"},
     2: {"optim", "models", "data", "task"},
     3: {"config", "config_files", "step", "evaluation"},
-    4: {"run", "pipeline", "assembly", "describe", "session"},
+    4: {"run", "pipeline", "assembly", "describe", "session", "supervise", "failure"},
     5: {"loop"},
     6: {"verbs"},
     7: {"main"},

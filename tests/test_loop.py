@@ -21,11 +21,12 @@ from jtrain.data.examples import ArrayExamples, DataSet
 from jtrain.errors import ConfigError, DataError, HeldError, Interrupted, NonFiniteError
 from jtrain.io.checkpoint import Checkpoints
 from jtrain.io.progress import Screen
-from jtrain.loop import advance, train
+from jtrain.loop import train
 from jtrain.losses import cross_entropy
 from jtrain.models.pure import Model, from_linen
 from jtrain.session import Signals
 from jtrain.state import to_flat
+from jtrain.step import advance
 
 
 def flat(state):

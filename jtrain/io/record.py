@@ -39,6 +39,13 @@ class Record:
         """The newest whole checkpoint, or None when there is none."""
         return self._checkpoints.restore(None, abstract) if self._checkpoints else None
 
+    def restore_step(self, step: int) -> Restored:
+        """A checkpoint of this run; raises DataError when it is missing or damaged."""
+        assert self._checkpoints is not None
+        restored = self._checkpoints.restore(step, None)
+        assert restored is not None
+        return restored
+
     def keep_rows(self, count: int, step: int) -> None:
         """Cuts metrics.jsonl back to its first `count` rows, those of the restored `step`, and opens it.
 
@@ -46,6 +53,9 @@ class Record:
         """
         if self.folder is None:
             return
+        for writer in (self._metrics, self._tensorboard):
+            if writer:
+                writer.close()
         path = self.folder / "metrics.jsonl"
         try:
             self.rows = cut_rows(path, count)

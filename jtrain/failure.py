@@ -1,0 +1,47 @@
+"""After a gradient that is not finite: which parameter it is, and what is needed to look at it again."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jtrain import tree
+from jtrain.io.checkpoint import Checkpoints
+from jtrain.io.workdir import write_atomic
+from jtrain.run import Run
+from jtrain.state import TrainState, to_flat
+
+
+def culprit(run: Run, state: TrainState, update: int) -> str:
+    """Words for what is not finite at `update` (from 0): the first parameter path, or the loss.
+
+    Args:
+      run: of the state.
+      state: as it was before that update, but for its step number.
+      update: whose batch is taken again.
+    """
+    state = dataclasses.replace(state, step=jnp.asarray(update, jnp.int32))
+    given = run.feeds["train"].train_batch(run.order, update)
+    grads, sums, _ = jax.jit(run.gradient)(state, *given)
+    finite = jax.device_get(jax.tree.map(lambda g: jnp.isfinite(g).all(), grads))
+    bad = [path for path, good in tree.flatten(finite).items() if not good]
+    loss = float(sums["loss"][0])
+    what = "the loss is finite" if np.isfinite(loss) else f"the loss is {loss}"
+    if not bad:
+        return f"{what}, and every gradient is, but not their norm"
+    return f"{what}, the gradient of {bad[0]} is not" + (f" (and of {len(bad) - 1} more)" if len(bad) > 1 else "")
+
+
+def save_replay(run: Run, state: TrainState, update: int, folder: Path) -> Path:
+    """Saves the state before `update` as checkpoint `folder`/<update>, and its batch as `folder`/<update>-batch.npz."""
+    checkpoints = Checkpoints(folder, keep=1000, event=lambda kind, text: None)
+    state = dataclasses.replace(state, step=jnp.asarray(update, jnp.int32))
+    checkpoints.save(update, to_flat(state), {}, block=True)
+    checkpoints.close()
+    rows = run.order.rows(update)
+    inputs, targets = run.data.train.fetch(rows)
+    batch = folder / f"{update}-batch.npz"
+    write_atomic(batch, lambda file: np.savez(file, inputs=inputs, targets=targets, rows=rows))
+    return batch
