@@ -3,9 +3,13 @@
 import ast
 import importlib.util
 import json
+import linecache
 import math
+import os
 import re
+import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -13,21 +17,23 @@ import ml_collections
 
 from jtrain import config as configs
 from jtrain.errors import ConfigError, DataError
-from jtrain.shipped import locate
-from jtrain.table import at
+from jtrain.shipped import locate, shipped
+from jtrain.table import Option, at
 
 
 def load(text: str) -> ml_collections.ConfigDict:
-    """The config that `--config=text` names. A .py file is run; a .json file is only read.
+    """The config that `--config=text` names. A .py file is run, and may import its neighbours; a .json is only read.
 
     Raises:
-      ConfigError: the file is missing, raises, or does not return a config made by `base()`.
+      ConfigError: the file is missing, raises, or does not return a valid config made by `base()`.
     """
-    path, argument = locate(text)
+    path, argument = locate(os.path.expanduser(text))
     if path.suffix == ".json":
         if argument:
             raise ConfigError(f"--config={text}: a .json config takes no argument")
         return from_json(path)
+    if path not in shipped().values():
+        look_in(path.parent)
     spec = importlib.util.spec_from_file_location(f"jtrain_config_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -36,13 +42,21 @@ def load(text: str) -> ml_collections.ConfigDict:
         spec.loader.exec_module(module)
         get_config = module.get_config
         config = get_config(argument) if argument is not None else get_config()
+        if not isinstance(config, ml_collections.ConfigDict):
+            raise ConfigError(f"get_config returns {type(config).__name__}, not the config of jtrain.config.base()")
+        configs.validate(config)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(_explain(error, path)) from error
-    if not isinstance(config, ml_collections.ConfigDict):
-        raise ConfigError(f"{path}: get_config returns {type(config).__name__}, not the config of jtrain.config.base()")
     return config
+
+
+def look_in(folder: str | Path) -> None:
+    """Lets modules of a folder be imported, after all that are installed."""
+    absolute = str(Path(folder).absolute())
+    if absolute not in sys.path:
+        sys.path.append(absolute)
 
 
 def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
@@ -51,19 +65,26 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
     Raises:
       ConfigError: no such key, or text that is not of the key's type.
     """
-    section, _, rest = key.partition(".")
-    if section in configs.CHOICES and rest.startswith(f"{configs.FREE}.") and rest.count(".") == 1:
-        config[section][configs.FREE][rest.split(".")[1]] = _literal(text)
+    *parents, last = key.split(".")
+    node = config
+    if configs.is_free(key):
+        with config.ignore_type():
+            for parent in parents:
+                if not isinstance(node.get(parent), ml_collections.ConfigDict):
+                    node[parent] = ml_collections.ConfigDict()
+                node = node[parent]
+            node[last] = _literal(text)
         return
     known = configs.schema().get(key)
     if known is None:
         raise ConfigError(configs.unknown_key(key))
+    value = _converted(text, known.kind)
+    if isinstance(known.default, tuple) and not isinstance(value, tuple):
+        raise ConfigError(f"{key}: must be a tuple, such as {_example(known, value)}, got {text!r}")
     try:
-        value = known.check(_converted(text, known.kind))
+        value = known.check(value)
     except (ValueError, ConfigError) as error:
         raise ConfigError(at(key, str(error))) from error
-    *parents, last = key.split(".")
-    node = config
     for parent in parents:
         node = node[parent]
     with node.ignore_type():
@@ -91,14 +112,21 @@ def from_json(path: Path) -> ml_collections.ConfigDict:
         raise ConfigError(f"{path}: must hold one JSON object")
     config = configs.base()
     for key, value in configs.flat(loaded).items():
-        *parents, last = key.split(".")
-        if key not in configs.schema() and not configs._is_free(key):
+        if configs.is_free(key):
+            continue
+        if key not in configs.schema():
             raise ConfigError(f"{path}: {configs.unknown_key(key)}")
+        *parents, last = key.split(".")
         node = config
         for parent in parents:
             node = node[parent]
         with node.ignore_type():
             node[last] = _tuples(value)
+    for section in configs.CHOICES:
+        try:
+            config[section][configs.FREE].update(_tuples(loaded.get(section, {}).get(configs.FREE, {})))
+        except ValueError as error:
+            raise ConfigError(f"{path}: {section}.{configs.FREE}: a name must not hold a dot") from error
     return config
 
 
@@ -136,21 +164,55 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
 
 
-def _explain(error: Exception, path: Path) -> str:
+def _example(known: Option, value: Any) -> str:
+    """What a shell takes for a valid tuple: what was given, as a tuple of one, or the default."""
+    try:
+        text = repr(known.check((value,)))
+    except (ValueError, ConfigError):
+        text = repr(known.default)
+    return f'"{text}"' if "'" in text else f"'{text}'"
+
+
+def _explain(error: BaseException, path: Path) -> str:
     """One line for an exception of a config file: where, what, and the nearest key for a mistyped one."""
-    if isinstance(error, SyntaxError):
-        return f"{path}:{error.lineno}: {error.msg}"
-    full = str(path.resolve())
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if str(Path(f.filename).resolve()) == full]
-    where = f"{path}:{frames[-1].lineno}" if frames else str(path)
     message = " ".join(str(error).split())
-    if isinstance(error, AttributeError) and "get_config" in message and not frames:
-        return f"{path}: has no function get_config(arg=None)"
-    if isinstance(error, AttributeError | KeyError) and frames:
-        for dotted in re.findall(r"\b\w+\.([A-Za-z_][\w.]*)", frames[-1].line or ""):
-            word = dotted.split(".")[-1]
-            if dotted not in configs.schema() and any(part in message for part in (word, *dotted.split("."))):
+    if isinstance(error, SyntaxError):
+        return f"{path}:{error.lineno}: {error.msg}" if error.lineno else f"{path}: {message}"
+    full = str(path.resolve())
+    walk = list(traceback.walk_tb(error.__traceback__))
+    own = [i for i, (frame, _) in enumerate(walk) if str(Path(frame.f_code.co_filename).resolve()) == full]
+    if not own:
+        if isinstance(error, AttributeError) and "get_config" in message:
+            return f"{path}: has no function get_config(arg=None)"
+        return f"{path}: {message}" if isinstance(error, ValueError) else f"{path}: {type(error).__name__}: {message}"
+    number = walk[own[-1]][1]
+    line, where = linecache.getline(full, number).strip(), f"{path}:{number}"
+    if isinstance(error, SystemExit):
+        return f"{where}: the config ends the program, {line}; let it return a config, or raise an error"
+    keys = re.findall(r"\b\w+\.([A-Za-z_][\w.]*)", re.sub(r"\[['\"](\w+)['\"]\]", r".\1", line))
+    if isinstance(error, AttributeError | KeyError):
+        for dotted in keys:
+            if dotted not in configs.schema() and any(part in message for part in dotted.split(".")):
                 return f"{where}: {configs.unknown_key(dotted)}"
-    if isinstance(error, TypeError) and frames and "get_config" not in message and frames[-1].line:
-        return f"{where}: {frames[-1].line}: {message}"
+    if isinstance(error, TypeError) and "get_config" not in message:
+        below = walk[own[-1] + 1][0].f_locals if own[-1] + 1 < len(walk) else {}
+        return f"{where}: {_wrong_type(keys, below) or f'{line}: {message}'}"
     return f"{where}: {type(error).__name__}: {message}"
+
+
+def _wrong_type(keys: list[str], setting: Mapping[str, Any]) -> str | None:
+    """What `validate` says of a value that ml_collections refused; None where it was something else.
+
+    Args:
+      keys: that the line names.
+      setting: the arguments of ConfigDict.__setattr__ or __setitem__, which refused it.
+    """
+    name = setting.get("attribute", setting.get("key"))
+    for written in keys:
+        meant = [key for key in configs.schema() if f".{key}".endswith(f".{written}")]
+        if len(meant) == 1 and meant[0].split(".")[-1] == name and "value" in setting:
+            try:
+                configs.schema()[meant[0]].check(setting["value"])
+            except (ValueError, ConfigError) as refusal:
+                return at(meant[0], str(refusal))
+    return None

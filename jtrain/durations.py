@@ -29,15 +29,13 @@ class Duration:
         """Reads a duration; raises ValueError with the valid forms."""
         match = _FORM.fullmatch(text)
         if not match:
-            raise ValueError(f"{text!r} is not a duration such as '20epochs', '500steps', '1e6examples' or '5%'")
+            raise ValueError(f"{text!r} is not a duration such as '20epochs', '500steps' or '1e6examples'")
         number, unit = match.groups()
         amount = fractions.Fraction(number)
         if not unit and amount != 0:
-            raise ValueError(
-                f"{text!r} needs a unit: '{number}steps', '{number}epochs', '{number}examples' or '{number}%'"
-            )
+            raise ValueError(f"{text!r} needs a unit: '{number}steps', '{number}epochs' or '{number}examples'")
         if unit and unit not in _UNITS:
-            raise ValueError(f"{text!r}: no such unit {unit!r}; use steps, epochs, examples or %")
+            raise ValueError(f"{text!r}: no such unit {unit!r}; use steps, epochs or examples, or % of the run")
         return cls(amount, _UNITS.get(unit, "steps"), text)
 
     def updates(self, *, batch_size: int, epoch_examples: int, total: int | None = None) -> fractions.Fraction:

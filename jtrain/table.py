@@ -184,13 +184,33 @@ def lookup(table: Mapping[str, Callable[..., Any]], name: str, key: str) -> Call
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise ConfigError(f"{key}: cannot import {module_name!r}: {error}") from error
-    except Exception as error:  # the user's module raised while it was imported
+        missing = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
+        hint = (
+            "; modules are looked for in the current folder, that of the config file, and PYTHONPATH" if missing else ""
+        )
+        raise ConfigError(f"{key}: cannot import {module_name!r}: {error}{hint}") from error
+    except (Exception, SystemExit) as error:  # the user's module raised while it was imported
         raise ConfigError(f"{key}: {module_name!r} fails on import: {error!r}") from error
     if not hasattr(module, attribute):
         near = did_you_mean(attribute, [n for n in vars(module) if not n.startswith("_")])
         raise ConfigError(f"{key}: {module_name!r} has no {attribute!r}{near}")
     return getattr(module, attribute)
+
+
+def check_plain(value: Any) -> None:
+    """Raises ValueError unless JSON can hold `value` and give it back the same (lists come back as tuples)."""
+    if isinstance(value, tuple):
+        for item in value:
+            check_plain(item)
+    elif isinstance(value, list):
+        raise ValueError(f"must be a tuple, got {_shown(value)}")
+    elif isinstance(value, dict) and all(isinstance(name, str) for name in value):
+        check_plain(tuple(value.values()))
+    elif not isinstance(value, bool | int | float | str | None):
+        raise ValueError(
+            f"config.json cannot hold {_shown(value)}; give a name as text instead, "
+            "or a number, True, False, None, or a tuple of these"
+        )
 
 
 @functools.cache
@@ -233,7 +253,7 @@ _KIND_WORDS: dict[type, str] = {
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return f"{text[:40]}{'…' if len(text) > 40 else ''} ({type(value).__name__})"
 
 

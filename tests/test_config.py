@@ -3,7 +3,9 @@
 import json
 import math
 import random
+import re
 import string
+import sys
 
 import pytest
 
@@ -11,6 +13,8 @@ from jtrain import config as configs
 from jtrain import config_files
 from jtrain.errors import ConfigError, JtrainError
 from jtrain.shipped import shipped
+
+FROM_BASE = b"from jtrain.config import base\ndef get_config():\n    c = base(); "
 
 
 def changed(**fields):
@@ -94,11 +98,13 @@ def test_overrides_take_the_type_of_the_field():
         ("train.batchsize", "64", "did you mean 'train.batch_size'"), ("optimizer", "adam", "is a section"),
         ("optimizer.name.x", "1", "optimizer"), ("train.batch_size", "many", "whole number"),
         ("optimizer.lr", "nan", "finite"), ("log.tensorboard", "maybe", "True or False"), ("lr", "1", "optimizer.lr"),
-        ("model.mlp.features", "(8", "tuple"), ("batch_size", "3", "train.batch_size"),
+        ("model.mlp.features", "(8", "tuple"), ("model.mlp.features", "64", "such as '(64,)', got '64'"),
+        ("optimizer.no_decay", "bias", "such as \"('bias',)\""), ("train.total", "3", "'3epochs' or '3examples'$"),
+        ("groups", "head", "groups: must be a tuple, such as \"(('.*'"), ("batch_size", "3", "train.batch_size"),
     ],
 )  # fmt: skip
 def test_wrong_overrides_are_explained(key, text, words):
-    with pytest.raises(ConfigError, match=words.replace("(", "[(]")):
+    with pytest.raises(ConfigError, match=re.sub(r"([(*.)])", r"[\1]", words)):
         config_files.override(configs.base(), key, text)
 
 
@@ -134,7 +140,13 @@ def test_damaged_json_is_refused(tmp_path, text, words):
         ("c.train.batchsize = 3", "did you mean 'train.batch_size'"),
         ("c.optimzer.lr = 3", "did you mean 'optimizer.lr'"),
         ("c.optimizer.lt = 0.1", "did you mean 'optimizer.lr'"),
-        ("c.train.batch_size = 'many'", "batch_size"),
+        ("c.train.batch_size = 'many'", "train.batch_size: must be a whole number, got 'many'"),
+        ("c.train.total = 3", "train.total: needs a unit, such as '3steps'"),
+        ("c['train']['total'] = 3", "train.total: needs a unit, such as '3steps'"),
+        ("t = c.train; t.total = 3", "train.total: needs a unit, such as '3steps'"),
+        ("c.seed, c.train.total = 3, 4", "train.total: needs a unit, such as '4steps'"),
+        ("import numpy; c.optimizer.lr = numpy.float32(0.1)", "optimizer.lr: must be a number, got"),
+        ("import sys; sys.exit(3)", "ends the program"),
         ("c.train.batch_size = 1 / 0", "ZeroDivisionError"),
         ("import nowhere_at_all", "nowhere_at_all"),
         ("raise RuntimeError('no luck')", "no luck"),
@@ -155,13 +167,53 @@ def test_a_config_file_that_raises_is_one_line_with_its_place(tmp_path, body, wo
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("def f(:", "mine.py:1"), ("x = 1", "get_config"), ("def get_config(arg=None):\n    return {}", "returns dict")],
-)
+    [
+        (b"def f(:", "mine.py:1"), (b"x = 1", "get_config"),
+        (b"def get_config(arg=None):\n    return {}", "returns dict"), (b"x = 1\0", "mine.py.*null bytes"),
+        (b"x = '\xff'", r"mine.py.*can't decode byte 0xff"), (b"raise SystemExit", "mine.py:1: .*ends the program"),
+        (b"import ml_collections as m\ndef get_config():\n    return m.ConfigDict({'a': 1})", "mine.py: a: no such"),
+        (FROM_BASE + b"c.unlock(); del c['train']; return c", "mine.py: train.total: is missing"),
+        (FROM_BASE + b"c.unlock(); del c['model']['options']; return c", "mine.py: model.options: is missing"),
+        (FROM_BASE + b"c.model.options.act = sum; return c", "model.options.act: config.json cannot"),
+        (FROM_BASE + b"c.model.options.sizes = [1]; return c", "model.options.sizes: must be a tuple"),
+    ],
+)  # fmt: skip
 def test_a_config_file_without_a_config_is_explained(tmp_path, text, words):
     path = tmp_path / "mine.py"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match=words):
+    path.write_bytes(text)
+    with pytest.raises(ConfigError, match=words) as error:
         config_files.load(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_nested_options_of_your_part_survive_config_json(tmp_path):
+    c = configs.base()
+    c.model.name = "pathlib:Path"
+    c.model.options = {"a": {"b": 1, "none": {}}, "sizes": (1, (2,))}
+    config_files.override(c, "model.options.a.c.d", "(1, 'x')")
+    configs.validate(c)
+    path = tmp_path / "config.json"
+    path.write_text(config_files.to_json(c))
+    again = config_files.from_json(path)
+    assert configs.changes(c, again) == {}
+    assert again.model.options.to_dict() == {
+        "a": {"b": 1, "none": {}, "c": {"d": (1, "x")}}, "sizes": (1, (2,)),
+    }  # fmt: skip
+    path.write_text('{"model": {"options": {"a.b": 1}}}')
+    with pytest.raises(ConfigError, match=r"model\.options: a name must not hold a dot"):
+        config_files.from_json(path)
+
+
+def test_a_config_file_imports_its_neighbours_and_leaves_the_path_of_shipped_ones_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    (tmp_path / "neighbour_of_mine.py").write_text("SIZE = 17")
+    (tmp_path / "mine.py").write_bytes(
+        FROM_BASE + b"import neighbour_of_mine; c.train.batch_size = neighbour_of_mine.SIZE; return c"
+    )
+    assert config_files.load(str(tmp_path / "mine.py")).train.batch_size == 17
+    before = sys.path.copy()
+    config_files.load("digits")
+    assert sys.path == before
 
 
 @pytest.mark.parametrize(

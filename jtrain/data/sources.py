@@ -95,7 +95,7 @@ def from_arrays(data: Mapping[str, tuple[Any, Any]] | tuple[Any, Any]) -> DataSe
     Args:
       data: {'train': (inputs [n, …], targets [n]), 'val': …, 'test': …}, or the pair of train alone. Targets
         are class numbers from 0; there are as many classes as the greatest target of all splits plus one. float64
-        becomes float32 and wide integers int32, which is what a device computes in.
+        becomes float32 and wide integers int32, which is what a device computes in; True and False are 1 and 0.
 
     Raises:
       ConfigError: not such a dict or pair. DataError: naming the split whose arrays do not fit.
@@ -110,6 +110,39 @@ SOURCES: dict[str, Callable[..., DataSet]] = {
     "npz": npz,
     "arrays": arrays,
 }
+
+
+def as_inputs(inputs: np.ndarray, where: str) -> np.ndarray:
+    """Inputs [n, …] in a type that a device takes: float64 becomes float32, and wide integers int32.
+
+    Raises:
+      DataError: naming `where`, when they are empty, no numbers, or too great for that type.
+    """
+    if inputs.ndim == 0 or inputs.size == 0:
+        raise DataError(f"data: {where} must be [examples, …] with at least one number, got shape {list(inputs.shape)}")
+    if inputs.dtype.kind not in "biuf":
+        raise DataError(f"data: {where} must be numbers, got {inputs.dtype}")
+    if inputs.dtype.kind == "f" and inputs.dtype.itemsize > 4:
+        with np.errstate(over="ignore", invalid="ignore"):
+            narrow = inputs.astype(np.float32)
+            finite = np.isfinite(narrow.min()) and np.isfinite(narrow.max())  # without a copy of the data
+        if not finite:
+            lost = np.isinf(narrow) & np.isfinite(inputs)
+            if lost.any():
+                place = np.unravel_index(int(np.argmax(lost)), lost.shape)
+                raise DataError(
+                    f"data: {where} hold {inputs[place]:g} in row {place[0]}, which float32 cannot hold; scale them"
+                )
+        return narrow
+    if (inputs.dtype.kind in "iu" and inputs.dtype.itemsize > 4) or inputs.dtype == np.uint32:
+        least, greatest = inputs.min(), inputs.max()
+        if least < -(2**31) or greatest > 2**31 - 1:
+            value = least if least < -(2**31) else greatest
+            raise DataError(
+                f"data: {where} hold {value}, a whole number that does not fit 32 bits; scale them as floats"
+            )
+        return inputs.astype(np.int32)
+    return inputs
 
 
 def _from_arrays(data: Any, *, name: str, where: str) -> DataSet:
@@ -143,19 +176,12 @@ def _pair(pair: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
         inputs, targets = (np.asarray(array) for array in pair)
     except ValueError as error:
         raise DataError(f"data: {where} is not an array, its examples differ in shape ({error})") from error
-    if inputs.ndim == 0 or len(inputs) == 0:
-        raise DataError(f"data: {where} inputs must be [examples, …] with at least one, got {list(inputs.shape)}")
-    if inputs.dtype.kind in "OUSMmc":
-        raise DataError(f"data: {where} inputs must be numbers, got {inputs.dtype}")
+    inputs = as_inputs(inputs, f"{where} inputs")
+    if targets.dtype == bool:
+        targets = targets.astype(np.int32)
     if targets.shape[:1] != inputs.shape[:1]:
         raise DataError(f"data: {where} has {len(inputs)} inputs, but targets of shape {list(targets.shape)}")
     check_labels(targets, 2**31 - 1, where)
-    if inputs.dtype == np.float64:
-        inputs = inputs.astype(np.float32)
-    elif (inputs.dtype.kind in "iu" and inputs.dtype.itemsize > 4) or inputs.dtype == np.uint32:
-        if inputs.min() < -(2**31) or inputs.max() > 2**31 - 1:
-            raise DataError(f"data: {where} inputs have whole numbers that do not fit 32 bits; scale them as floats")
-        inputs = inputs.astype(np.int32)
     return inputs, targets.astype(np.int32)
 
 

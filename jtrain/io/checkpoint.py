@@ -1,10 +1,13 @@
 """Checkpoints that are whole or absent, written in the background, with a checksum per array and file."""
 
 import dataclasses
+import functools
 import json
 import logging
 import os
 import shutil
+import sys
+import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -226,16 +229,33 @@ def _snapshot(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {path: np.array(leaf, order="C") for path, leaf in state.items()}
 
 
+@functools.cache
 def _orbax() -> Any:
-    """orbax, imported here because it costs 0.3 s that a run without checkpoints saves."""
+    """orbax, imported here because it costs 0.3 s that a run without checkpoints saves; and made quiet."""
     from orbax.checkpoint import v1 as ocp
 
     logging.getLogger("absl").addFilter(_is_not_chatter)
+    logging.getLogger("asyncio").addFilter(_is_not_chatter)
+    sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
     return ocp
 
 
 def _is_not_chatter(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.ERROR or f"{os.sep}orbax{os.sep}" not in record.pathname
+    """Whether a log record is not orbax telling, with a traceback, of an error that the save raises to us as well."""
+    if record.name == "asyncio":
+        return "never retrieved" not in str(record.msg) or not _is_of_orbax(record.exc_info)
+    return f"{os.sep}orbax{os.sep}" not in record.pathname or (record.levelno >= logging.ERROR and not record.exc_info)
+
+
+def _is_of_orbax(exc_info: Any) -> bool:
+    frames = traceback.walk_tb(exc_info[2]) if exc_info else ()
+    return any(f"{os.sep}orbax{os.sep}" in frame.f_code.co_filename for frame, _ in frames)
+
+
+def _unraisable(otherwise: Callable[[Any], Any], found: Any) -> None:
+    # tensorstore finishes writes of a failed save after orbax has closed the loop that waited for them.
+    if not (isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == "Event loop is closed"):
+        otherwise(found)
 
 
 def _write_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:

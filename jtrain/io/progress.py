@@ -1,5 +1,6 @@
 """What a run says on the screen: lines, a live bar or plain progress, evaluation rows, sparklines."""
 
+import io
 import math
 import shutil
 import sys
@@ -106,9 +107,9 @@ class _Bar(tqdm):
 class _Stream:
     """A stream that never raises: unknown glyphs become ASCII, and once broken it stays silent."""
 
-    def __init__(self, stream: TextIO):
-        self._stream = stream
-        self.silent = False
+    def __init__(self, stream: TextIO | None):
+        self.silent = stream is None  # a program may be started with its output closed
+        self._stream: TextIO = stream or io.StringIO()
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
         self.has_glyphs = _can_encode(BARS + "→…", self.encoding)
 
@@ -129,7 +130,10 @@ class _Stream:
             self.silent = True
 
     def isatty(self) -> bool:
-        return not self.silent and self._stream.isatty()
+        try:
+            return not self.silent and self._stream.isatty()
+        except ValueError:  # the file is closed
+            return False
 
     def fileno(self) -> int:
         return self._stream.fileno()

@@ -106,26 +106,8 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     except OSError as error:
         raise disk_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)  # there only after a failure
-
-
-def read_json(path: Path) -> Any:
-    """The value in a JSON file; raises DataError when it is missing or damaged."""
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot read: {error.strerror}") from error
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise DataError(f"{path}: damaged, not JSON ({error}); put back a copy, or delete it") from error
-
-
-def append_line(path: Path, text: str) -> None:
-    """Adds one line to a text file; raises DataError when it cannot be written."""
-    try:
-        with open_append(path) as file:
-            file.write(f"{text}\n".encode())
-    except OSError as error:
-        raise disk_error(path, error) from error
+        with contextlib.suppress(OSError):
+            temporary.unlink()  # there only after a failure
 
 
 def open_append(path: Path) -> Any:

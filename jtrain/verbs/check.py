@@ -1,5 +1,6 @@
 """`check`: builds everything and goes once through the whole path, so that a long run does not fail late."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import numpy as np
 from jtrain import mesh as meshes
 from jtrain import tree
 from jtrain.describe import header
-from jtrain.errors import NonFiniteError
+from jtrain.errors import Interrupted, NonFiniteError
 from jtrain.io.checkpoint import Checkpoints
 from jtrain.io.progress import Screen
 from jtrain.run import Run
+from jtrain.session import Signals
 from jtrain.state import to_flat
 
 
@@ -26,7 +28,11 @@ def check(run: Run, *, screen: Screen | None = None) -> dict[str, float]:
       NonFiniteError: the first loss or gradient is not finite.
       DataError: a checkpoint does not come back as it was.
     """
-    screen = screen or Screen.quiet()
+    with contextlib.closing(run):
+        return _check(run, screen or Screen.quiet())
+
+
+def _check(run: Run, screen: Screen) -> dict[str, float]:
     for line in header(run):
         screen.line(line)
     for line in parameters(run):
@@ -45,10 +51,11 @@ def check(run: Run, *, screen: Screen | None = None) -> dict[str, float]:
     sums, outputs = run.eval_step(state.params, state.model_state, data, rows)
     jax.block_until_ready(outputs)
     screen.line(f"one evaluation of a batch of {split}: outputs {list(outputs.shape)} {outputs.dtype}")
-    with tempfile.TemporaryDirectory() as folder:
+    with Signals(active=True) as signals, tempfile.TemporaryDirectory() as folder:  # which must not be left behind
         saved = _save_and_restore(run, to_flat(state), Path(folder))
+    if signals.received:
+        raise Interrupted(f"check was interrupted by signal {signals.received}", signals.received)
     screen.line(f"one checkpoint {saved / 2**20:,.1f} MiB, saved, restored, equal")
-    run.close()
     return found
 
 

@@ -1,7 +1,9 @@
 """`predict`: class probabilities of a workdir's state, as .npz and .csv."""
 
+import contextlib
 import csv
 import io
+import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -9,16 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from jtrain.assembly import Run
+from jtrain.data.examples import Examples, check_finite
+from jtrain.data.sources import as_inputs
 from jtrain.errors import ConfigError, DataError
 from jtrain.io.progress import Screen
 from jtrain.io.workdir import write_atomic
+from jtrain.run import Run
 from jtrain.verbs.evaluate import check_split
 from jtrain.verbs.restored import open_run, open_state
 
+TARGETS_AT_ONCE = 1024  # examples
+
 
 def predict(
-    workdir: str | Path, *, split: str = "test", at: str = "latest", out: str | Path | None = None,
+    workdir: str | Path, *, split: str = "test", at: str | int = "latest", out: str | Path | None = None,
     inputs: Any = None, model: Any = None, data: Any = None,
     overrides: dict[str, str] | None = None, screen: Screen | None = None,
 ) -> np.ndarray:  # fmt: skip
@@ -28,26 +34,33 @@ def predict(
       workdir: of a run.
       split: train, val or test, when no inputs are given.
       at: latest, best, or a step.
-      out: path without ending for `<out>.npz` and `<out>.csv`; None writes nothing.
-      inputs: [n, …] of the training data's shape and dtype, instead of a split.
+      out: path without ending for `<out>.npz` and `<out>.csv`, or a folder for files named after the split; None
+        writes nothing.
+      inputs: [n, …] of the training data's shape and type, instead of a split; wide types are narrowed as in training.
       model: as `assemble` takes it, for a run that was given one.
       data: likewise.
-      overrides: {dotted key: text} on top of the run's config.
+      overrides: {dotted key: text} on top of the run's config, for devices, the log and where the data is.
       screen: where to show it.
     """
     screen = screen or Screen.quiet()
-    run = open_run(workdir, overrides=overrides, model=model, data=data)
-    targets = None
-    if inputs is None:
-        check_split(run, split)
-        targets = run.feeds[split].examples.arrays()[1]
-    state = open_state(run, workdir, at, screen=screen)
-    probabilities = run.predict(state, split) if inputs is None else run.predict_inputs(state, _fitting(run, inputs))
-    run.close()
-    if out is not None:
-        _write(Path(out), probabilities, targets, run.data.class_names)
-        screen.line(f"{len(probabilities):,} predictions in {out}.npz and {out}.csv")
+    with contextlib.closing(open_run(workdir, overrides=overrides, model=model, data=data)) as run:
+        if inputs is None:
+            check_split(run, split)
+        else:
+            inputs = _fitting(run, inputs)
+        state = open_state(run, workdir, at, screen=screen)
+        probabilities = run.predict(state, split) if inputs is None else run.predict_inputs(state, inputs)
+        if out is not None:
+            place = _place(out, default_name(split if inputs is None else "inputs"))
+            targets = _targets(run.feeds[split].examples) if inputs is None else None
+            _write(place, probabilities, targets, run.data.class_names)
+            screen.line(f"{len(probabilities):,} predictions in {place}.npz and {place}.csv")
     return probabilities
+
+
+def default_name(text: str) -> str:
+    """What files of predictions are called, after their split or the file of their inputs."""
+    return f"predictions-{Path(text).stem}"
 
 
 def inputs_of(path: str | Path) -> np.ndarray:
@@ -74,13 +87,33 @@ def inputs_of(path: str | Path) -> np.ndarray:
 
 def _fitting(run: Run, inputs: Any) -> np.ndarray:
     sample, _ = run.data.train.fetch(np.arange(1))
-    array = np.asarray(inputs)
-    if array.shape[1:] != sample.shape[1:] or array.dtype != sample.dtype or len(array) == 0:
+    given = np.asarray(inputs)
+    array = as_inputs(given, "inputs")
+    if array.shape[1:] != sample.shape[1:] or array.dtype != sample.dtype:
+        shape = ", ".join(map(str, ("n", *sample.shape[1:])))
         raise ConfigError(
-            f"inputs: must be [n, {', '.join(map(str, sample.shape[1:]))}] {sample.dtype} as in training, "
-            f"got {list(array.shape)} {array.dtype}"
+            f"inputs: must be [{shape}] {sample.dtype} as in training, got {list(given.shape)} {given.dtype}"
         )
+    check_finite(array, "inputs:")
     return array
+
+
+def _targets(examples: Examples) -> np.ndarray:
+    """The targets [n] of a split, without all its inputs in memory at once."""
+    parts = np.split(np.arange(len(examples)), range(TARGETS_AT_ONCE, len(examples), TARGETS_AT_ONCE))
+    return np.concatenate([examples.fetch(rows)[1] for rows in parts])
+
+
+def _place(out: str | Path, name: str) -> Path:
+    """Where files go, without ending; raises DataError when its folder cannot be made."""
+    path = Path(out)
+    if str(out).endswith(os.sep) or path.is_dir():
+        path = path / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--out={out}: cannot make the folder {path.parent}: {error.strerror}") from error
+    return path
 
 
 def _write(out: Path, probabilities: np.ndarray, targets: np.ndarray | None, class_names: tuple[str, ...]) -> None:

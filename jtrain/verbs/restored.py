@@ -1,15 +1,20 @@
 """The run of a workdir and one of its states, for verbs that read and change nothing."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from jtrain import config_files
 from jtrain import mesh as meshes
-from jtrain.assembly import Run, assemble
+from jtrain.assembly import assemble
 from jtrain.errors import ConfigError, DataError
 from jtrain.io.checkpoint import Checkpoints
 from jtrain.io.progress import Screen
+from jtrain.run import Run
 from jtrain.state import TrainState, from_flat, to_flat
+
+# What no number depends on. Any other option would be evaluated, not the run as it was trained.
+MAY_CHANGE = ("mesh", "log", "data.placement", "data.tfds.data_dir", "data.tfds.cache", "data.npz.path")
 
 
 def open_run(
@@ -18,7 +23,9 @@ def open_run(
     """Assembles the run of a workdir from its config.json; `model` and `data` as `assemble` takes them.
 
     Raises:
-      DataError: the workdir holds no run. ConfigError: the run was given a model or arrays by a program.
+      DataError: the workdir holds no run.
+      ConfigError: the run was given a model or arrays by a program, or an override is of more than devices, the log
+        and where the data is.
     """
     path = Path(workdir) / "config.json"
     if not path.is_file():
@@ -26,12 +33,16 @@ def open_run(
     config = config_files.from_json(path)
     for key, text in (overrides or {}).items():
         config_files.override(config, key, text)
+        if not any(f"{key}.".startswith(f"{allowed}.") for allowed in MAY_CHANGE):
+            raise ConfigError(
+                f"{key}: is as {path} says, with which the run was trained; only {', '.join(MAY_CHANGE)} may differ"
+            )
     if config.data.name == "arrays" and data is None:
         raise ConfigError(f"{path}: this run's data were arrays of a program; give them again (data=…) in a program")
     return assemble(config, model=model, data=data)
 
 
-def open_state(run: Run, workdir: str | Path, at: str = "latest", *, screen: Screen | None = None) -> TrainState:
+def open_state(run: Run, workdir: str | Path, at: str | int = "latest", *, screen: Screen | None = None) -> TrainState:
     """A state of a workdir: `latest`, `best`, or the number of a step.
 
     Raises:
@@ -40,11 +51,13 @@ def open_state(run: Run, workdir: str | Path, at: str = "latest", *, screen: Scr
     screen = screen or Screen.quiet()
     folder = Path(workdir) / "checkpoints"
     checkpoints = Checkpoints(folder, keep=1, event=lambda kind, text: screen.line(f"{kind}: {text}"), read_only=True)
-    if at not in ("latest", "best") and not at.isdigit():
+    at = str(at)
+    number = int(at) if re.fullmatch("[0-9]{1,10}", at) else None
+    if at not in ("latest", "best") and number is None:
         raise ConfigError(
             f"--at={at}: must be 'latest', 'best' or the number of a step; there are {checkpoints.steps()}"
         )
-    restored = checkpoints.restore(int(at) if at.isdigit() else None, to_flat(run.shapes))
+    restored = checkpoints.restore(number, to_flat(run.shapes))
     if restored is None:
         raise DataError(f"{folder}: holds no checkpoint yet")
     if at == "best":

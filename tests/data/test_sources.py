@@ -71,6 +71,7 @@ def test_classes_are_counted_over_all_splits():
     ("given", "expected"),
     [
         (np.float64, np.float32),
+        (np.longdouble, np.float32),
         (np.int64, np.int32),
         (np.uint32, np.int32),
         (np.uint8, np.uint8),
@@ -82,6 +83,18 @@ def test_wide_types_become_what_a_device_computes_in(given, expected):
     assert inputs.dtype == expected
     assert inputs.tolist() == [[1], [200]]
     assert targets.dtype == np.int32
+
+
+def test_infinities_of_the_user_are_left_for_the_check_of_values():
+    inputs, _ = from_arrays((np.array([[np.inf], [np.nan]]), [0, 1])).train.arrays()
+    np.testing.assert_array_equal(inputs, np.array([[np.inf], [np.nan]], np.float32))
+
+
+def test_boolean_targets_are_classes_0_and_1():
+    dataset = from_arrays((np.ones((3, 2)), np.array([True, False, True])))
+    assert dataset.train.arrays()[1].tolist() == [1, 0, 1]
+    assert dataset.train.arrays()[1].dtype == np.int32
+    assert dataset.num_classes == 2
 
 
 x, y = pair()
@@ -106,7 +119,11 @@ x, y = pair()
         ((x[:0], y[:0]), DataError, "train inputs must be .* with at least one"),
         ((np.array(["a", "b"]), [0, 1]), DataError, "train inputs must be numbers"),
         (([[1, 2], [3]], [0, 1]), DataError, "train is not an array"),
-        ((np.array([[2**40]]), [0]), DataError, "train inputs have whole numbers that do not fit"),
+        ((np.array([[2**40]]), [0]), DataError, "train inputs hold 1099511627776, .* not fit 32 bits"),
+        ((np.array([[1.0], [1e300]]), [0, 1]), DataError, r"train inputs hold 1e\+300 in row 1, .*float32"),
+        ((np.array([[1.0], [-1e300]]), [0, 1]), DataError, r"train inputs hold -1e\+300 in row 1, .*float32"),
+        ((np.zeros((4, 0)), y), DataError, r"train inputs must be .* with at least one number, got shape \[4, 0\]"),
+        ((np.zeros(4, [("a", int)]), y), DataError, "train inputs must be numbers"),
     ],
 )
 def test_arrays_that_do_not_fit_are_named_by_split(data, kind, words):

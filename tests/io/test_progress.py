@@ -124,6 +124,22 @@ def test_a_closed_stream_falls_silent():
     screen.line("x")
 
 
+def test_a_stream_closed_before_the_screen_is_made_is_silent():
+    stream = io.StringIO()
+    stream.close()
+    screen = Screen(stream)
+    go(screen, 5)
+    screen.line("x")
+
+
+def test_a_program_without_any_output_is_silent(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # as with `>&-`
+    screen = Screen()
+    go(screen, 5)
+    screen.line("x")
+    screen.close()
+
+
 def test_a_pipe_to_head_does_not_end_the_program(tmp_path):
     code = (
         "import sys; from pathlib import Path; from jtrain.io.progress import Screen\n"
