@@ -21,6 +21,8 @@ lint: $(VENV)/installed-lint
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/start_time.py
+	$(BIN)/python benchmarks/step_cost.py --model mlp
+	$(BIN)/python benchmarks/step_cost.py --model cnn
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -4,7 +4,9 @@
     python -m jtrain.main --config=configs/cifar.py:small      a CNN that 2 CPU cores can train
     python -m jtrain.main --config=configs/cifar.py:shapes     the same CNN on a procedural set: no download, not CIFAR
 
-Expected: TO MEASURE
+Expected: `:small` 81.5 and 81.6 % test accuracy (seeds 1 and 0; batches of 256, 10 epochs, float32) in about 8 minutes
+on 2 CPU cores; its curves fall together to the end, with no gap between train and val: more epochs would bring more.
+ResNet-18 was run for some steps on CPU, and resumed; to its end on an accelerator it was not measured here.
 """
 
 from jtrain.config import base

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jtrain import mesh as meshes
-from jtrain.io.progress import count_words, sparkline
+from jtrain.io.progress import count_words, duration_words, sparkline
 from jtrain.run import Run
 
 
@@ -31,6 +31,8 @@ def header(run: Run, workdir: Path | None = None) -> list[str]:
         ("schedule", schedule(run)),
         ("training", f"{run.config.train.total} = {run.clock.total:,} updates of {run.batch_size:,} examples"),
     ]
+    if extras(run):
+        rows.append(("extras", extras(run)))
     if run.data.note:
         rows.append(("note", run.data.note))
     return lines + [f"  {name:<10}{text}" for name, text in rows]
@@ -54,8 +56,12 @@ def data(run: Run) -> str:
 
 def optimizer(run: Run) -> str:
     """Name, lr, decay, groups and clipping."""
-    taken = "" if run.config.optimizer.lr else " (its default)"
-    text = f"{run.config.optimizer.name} · lr {run.optimizer.lr:g}{taken}"
+    config = run.config.optimizer
+    taken = "" if config.lr else " (its default)"
+    if config.reference_batch:
+        start = config.lr or run.optimizer.core.default_lr
+        taken += f" ({start:g} for batch {config.reference_batch}, scaled to {run.batch_size})"
+    text = f"{config.name} · lr {run.optimizer.lr:g}{taken}"
     core, decayed = run.optimizer.core, len(run.optimizer.decayed)
     if core.weight_decay:
         arrays = len(jax.tree.leaves(run.shapes.params))
@@ -75,7 +81,33 @@ def schedule(run: Run, points: int = 40) -> str:
     steps = np.unique(np.linspace(0, total - 1, points).astype(np.int64))
     lr = np.asarray(run.optimizer.schedules["lr"](steps), np.float64) * np.ones(len(steps))
     warmup = f"warm-up {config.warmup}, " if run.clock.boundary(config.warmup) else ""
-    return f"{warmup}{config.name} · lr {lr[0]:.3g} → {lr.max():.3g} → {lr[-1]:.3g}  {sparkline(lr.tolist())}"
+    held = f", held for {config.every}" if run.clock.boundary(config.every) > 1 else ""
+    return f"{warmup}{config.name}{held} · lr {lr[0]:.3g} → {lr.max():.3g} → {lr[-1]:.3g}  {sparkline(lr.tolist())}"
+
+
+def forecast(run: Run, seconds: float, done: int) -> str:
+    """How long the rest of a run takes at so many seconds a step, and the smaller recipe if its config names one."""
+    left = duration_words(seconds * (run.clock.total - done))
+    hint = f"; a smaller recipe: --config={run.config.log.smaller}" if run.config.log.smaller else ""
+    return f"at {run.batch_size / seconds:,.0f} examples/s this run takes about {left} here{hint}"
+
+
+def extras(run: Run) -> str:
+    """What is added to the plain step, '' where nothing is."""
+    found, config, options = [], run.config, run.options
+    if options.accumulate > 1:
+        found.append(f"{options.accumulate} micro-batches an update")
+    if options.ema_decay:
+        found.append(f"averaged parameters, decay {options.ema_decay:g}")
+    if options.loss_scaling:
+        found.append("dynamic loss scaling")
+    if options.on_nan != "raise":
+        found.append(f"{options.on_nan} what is not finite")
+    if config.plateau.metric:
+        found.append(f"lr × {config.plateau.factor:g} on a plateau of {config.plateau.metric}")
+    if config.early_stopping.metric:
+        found.append(f"stops early on {config.early_stopping.metric}")
+    return " · ".join(found)
 
 
 def _placement(run: Run) -> str:

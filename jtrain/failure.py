@@ -14,6 +14,28 @@ from jtrain.run import Run
 from jtrain.state import TrainState, to_flat
 
 
+def explain(run: Run, state: TrainState, update: int, *, folder: Path | None, saved: int | None, lr: float) -> str:
+    """One line on a gradient that is not finite: where, what, what is there to go on from; leaves a replay in `folder`.
+
+    Args:
+      run: of the state.
+      state: as it was before that update, but for its step number.
+      update: that failed (from 0).
+      folder: the workdir, or None.
+      saved: the newest checkpoint.
+      lr: of that update.
+    """
+    what = culprit(run, state, update)
+    kept = ""
+    if folder is not None:
+        kept = f"; state and batch are in {save_replay(run, state, update, folder / 'failures')}"
+    there = f"the checkpoint of update {saved} is whole" if saved else "no checkpoint was saved before"
+    return (
+        f"update {update + 1} of {run.clock.total} (lr {lr:.3g}): {what}{kept}; {there}; "
+        "try optimizer.lr a third as large (it may change when the run is resumed), or clip.name=norm"
+    )
+
+
 def culprit(run: Run, state: TrainState, update: int) -> str:
     """Words for what is not finite at `update` (from 0): the first parameter path, or the loss.
 

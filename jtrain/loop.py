@@ -11,11 +11,11 @@ import jax.numpy as jnp
 
 from jtrain import mesh as meshes
 from jtrain import metrics, session
-from jtrain.describe import header
+from jtrain.describe import forecast, header
 from jtrain.errors import ConfigError, Interrupted, NonFiniteError
 from jtrain.evaluation import Aborted
-from jtrain.failure import culprit, save_replay
-from jtrain.io.progress import Screen, duration_words
+from jtrain.failure import explain
+from jtrain.io.progress import Screen
 from jtrain.io.record import Record
 from jtrain.io.stopwatch import Stopwatch
 from jtrain.run import Run
@@ -78,6 +78,11 @@ def train(
         session.open_record(run, workdir, screen, force=force, branch=branch) as (record, state, control),
     ):
         return _Training(run, record, screen, control, signals).to_the_end(state)
+
+
+def measured(row: dict[str, Any]) -> dict[str, float]:
+    """The metrics of an evaluation's row."""
+    return {name: value for name, value in row.items() if name not in ("step", "epoch", "split")}
 
 
 class _Training:
@@ -210,16 +215,8 @@ class _Training:
         limit = self.run.config.train.on_nan_limit
         if self.run.options.on_nan == "rollback" and self.control.rollbacks < limit:
             return self.roll_back(update)
-        what = culprit(self.run, state, update)
-        replay = ""
-        if self.record.folder is not None:
-            replay = f"; state and batch are in {save_replay(self.run, state, update, self.record.folder / 'failures')}"
-        saved = self.record.newest_step()
-        there = f"the checkpoint of update {saved} is whole" if saved else "no checkpoint was saved before"
-        text = (
-            f"update {update + 1} of {self.total} (lr {self.lrs(update)['lr']:.3g}): {what}{replay}; {there}; "
-            "try optimizer.lr a third as large, or clip.name=norm"
-        )
+        saved, lr = self.record.newest_step(), self.lrs(update)["lr"]
+        text = explain(self.run, state, update, folder=self.record.folder, saved=saved, lr=lr)
         self.record.event("non_finite", text, update)
         raise NonFiniteError(text)
 
@@ -289,12 +286,7 @@ class _Training:
             at_end["test"] = self.record.rows[-1]
         self.record.wait()
         self.record.draw(self.run.watch)
-        unlisted = ("step", "epoch", "split")
-        by_split = {
-            split: {name: value for name, value in row.items() if name not in unlisted}
-            for split, row in at_end.items()
-            if split != "train"
-        }
+        by_split = {split: measured(row) for split, row in at_end.items() if split != "train"}
         return Result(state, self.record.rows, by_split, self.control.best, self.record.folder)
 
     def stopped(self) -> bool:
@@ -303,13 +295,5 @@ class _Training:
     def tell_time(self, done: int) -> None:
         """After the first steps: how long the run will take, when that is long."""
         seconds = self.watch.first_steps(done)
-        if seconds is None:
-            return
-        left = seconds * (self.total - done)
-        if left > LONG_RUN:
-            smaller = self.run.config.log.smaller
-            hint = f"; a smaller recipe: --config={smaller}" if smaller else ""
-            self.screen.line(
-                f"at {self.run.batch_size / seconds:,.0f} examples/s "
-                f"this run takes about {duration_words(left)} here{hint}"
-            )
+        if seconds is not None and seconds * (self.total - done) > LONG_RUN:
+            self.screen.line(forecast(self.run, seconds, done))

@@ -12,11 +12,17 @@ from jtrain.errors import ConfigError, JtrainError
 
 VERBS = {
     "train": "trains; in a workdir that holds a part of the run, resumes (the default)",
-    "check": "builds everything, takes one step, one evaluation, one save and restore; writes nothing",
+    "check": "builds everything, takes one step, one evaluation, one save and restore; draws the schedule",
     "eval": "metrics of a workdir's state on a split",
     "predict": "class probabilities of a workdir's state, as .npz and .csv",
 }
-FLAGS = ("config", "workdir", "resume", "split", "at", "inputs", "out")
+UNFIT = {
+    "train": ("split", "at", "inputs", "out"),
+    "check": ("split", "at", "inputs", "resume", "branch", "workdir"),
+    "eval": ("resume", "branch", "inputs", "out"),
+    "predict": ("resume", "branch"),
+}
+FLAGS = ("config", "workdir", "resume", "branch", "split", "at", "inputs", "out")
 
 HELP = """jtrain [VERB] --config=CONFIG [--workdir=DIR] [--config.KEY=VALUE …]
 
@@ -27,7 +33,8 @@ flags
   --config=CONFIG        a shipped config (digits, cifar:small), a .py file (it is run), or a .json file (it is not)
   --config.KEY=VALUE     sets one option, for example --config.optimizer.lr=0.01
   --workdir=DIR          where the run's files are; default runs/<config>-<date-time>
-  --resume=force         train: go on although the workdir was begun with another config
+  --resume=force         train: go on although the workdir was begun with another config or other data
+  --branch=OLD[@WHICH]   train: begin the workdir with the latest state of the run in OLD (@best, @STEP)
   --split=SPLIT          eval, predict: train, val or test (default test)
   --at=WHICH             eval, predict: latest (default), best, or a step
   --inputs=FILE          predict: a .npy or .npz file of inputs, instead of a split
@@ -95,8 +102,7 @@ def _run(argv: list[str]) -> int:
     overrides, rest = split_overrides(argv)
     values = _parse(rest)
     verb = values.pop("verb")
-    unfit = {"train": ("split", "at", "inputs", "out"), "check": ("split", "at", "inputs", "out", "resume", "workdir")}
-    for name in unfit.get(verb, ("resume",) if verb == "predict" else ("resume", "inputs", "out")):
+    for name in UNFIT[verb]:
         if values[name]:
             raise ConfigError(f"--{name}: is not for {verb}")
     if "" not in sys.path:
@@ -187,6 +193,8 @@ def _load(values: dict[str, str], overrides: dict[str, str]) -> Any:
         config = config_files.load(values["config"])
     elif values["workdir"] and (path := Path(values["workdir"]) / "config.json").is_file():
         config = config_files.from_json(path)
+    elif values["branch"]:
+        config = config_files.from_json(Path(values["branch"].partition("@")[0]) / "config.json")
     elif values["workdir"]:
         raise ConfigError(f"--workdir={values['workdir']}: holds no run to resume; to begin one, add --config=…")
     else:
@@ -211,13 +219,20 @@ def _train(values: dict[str, str], overrides: dict[str, str]) -> int:
     from jtrain.loop import train
     from jtrain.verbs.summary import summary
 
-    name = Path(values["config"].partition(":")[0]).stem + values["config"].partition(":")[2]
-    workdir = Path(values["workdir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    screen = Screen()
-    result = train(assemble(config), workdir, screen=screen, force=values["resume"] == "force")
+    workdir = Path(values["workdir"] or f"runs/{_name(values)}-{time.strftime('%Y%m%d-%H%M%S')}")
+    screen, force = Screen(), values["resume"] == "force"
+    result = train(assemble(config), workdir, screen=screen, force=force, branch=values["branch"])
     for line in summary(result):
         screen.line(line)
     return 0
+
+
+def _name(values: dict[str, str]) -> str:
+    """The config's name, for a folder: 'cifarsmall' of configs/cifar.py:small; a branch is named after its parent."""
+    from pathlib import Path
+
+    text, _, argument = values["config"].partition(":")
+    return Path(text or values["branch"].partition("@")[0]).stem + argument
 
 
 def _check(values: dict[str, str], overrides: dict[str, str]) -> int:
@@ -228,7 +243,7 @@ def _check(values: dict[str, str], overrides: dict[str, str]) -> int:
     from jtrain.verbs.check import check
 
     screen = Screen()
-    check(assemble(config), screen=screen)
+    check(assemble(config), screen=screen, out=values["out"] or f"runs/check-{_name(values)}")
     screen.line("check passed")
     return 0
 

@@ -217,7 +217,7 @@ def restore_at(run: Run, workdir: Path, at: str, event: Callable[[str, str], Non
     """
     folder = workdir / "checkpoints"
     checkpoints = Checkpoints(folder, keep=1, event=event or (lambda kind, text: None), read_only=True)
-    is_step = at.isascii() and at.isdigit()
+    is_step = at.isascii() and at.isdigit() and len(at) <= 10
     if at not in ("latest", "best") and not is_step:
         raise ConfigError(
             f"--at={at}: must be 'latest', 'best' or the number of a step; there are {checkpoints.steps()}"

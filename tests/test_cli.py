@@ -70,12 +70,45 @@ def test_train_eval_predict_and_resume_end_to_end(capsys):
     assert "resume" in capsys.readouterr().out
 
 
-def test_check_goes_through_everything_and_writes_nothing(capsys):
+def test_check_goes_through_everything_and_draws_the_schedule(capsys):
     assert main(["check", *TINY]) == 0
     shown = capsys.readouterr().out
     for word in ("one step", "one evaluation", "one checkpoint", "conv0/kernel", "decays", "check passed"):
         assert word in shown
-    assert list(Path().iterdir()) == []
+    assert "adamw(b1=0.9, b2=0.999, eps=1e-08, weight_decay=0.0001, decay='decoupled')" in shown
+    (picture,) = (p for p in Path().rglob("*") if p.is_file())
+    assert picture == Path("runs/check-digits/schedule.png")
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "decay"),
+    [("sgd", 0.01, 1e-4), ("adam", 0.001, 0.0), ("adamw", 0.001, 1e-4), ("rmsprop", 0.001, 0.0), ("lion", 1e-4, 1e-3)],
+)
+def test_the_notes_defaults_can_be_read_off_check(name, lr, decay, capsys):
+    Path("mine.py").write_text(
+        "from jtrain.config import base\n\ndef get_config(arg=None):\n    c = base()\n"
+        f"    c.optimizer.name = {name!r}\n    c.model.mlp.features = (4,)\n    return c\n"
+    )
+    assert main(["check", "--config=mine.py", "--config.train.total=3steps", "--config.mesh.devices=1"]) == 0
+    shown = capsys.readouterr().out
+    assert f"{name} · lr {lr:g} (its default)" in shown
+    assert f"weight_decay={decay!r}" in shown
+    assert "dropout=0.5" in shown
+    if name == "sgd":
+        assert "momentum=0.9" in shown
+
+
+def test_a_branch_from_the_command_line(capsys):
+    assert main([*TINY, "--workdir=old"]) == 0
+    command = ["--branch=old@best", "--workdir=new", "--config.lr_scale=0.1", "--config.train.total=9steps"]
+    assert main(command) == 0
+    assert "branch: begins with update" in capsys.readouterr().out
+    first = json.loads(Path("new/metrics.jsonl").read_text().splitlines()[0])
+    old = json.loads(Path("old/metrics.jsonl").read_text().splitlines()[0])
+    assert first["lr"] < 0.2 * old["lr"]
+    assert main(["--workdir=new", "--config.train.total=10steps"]) == 0
+    assert main(["--branch=nowhere", "--workdir=other"]) == 3
 
 
 def test_help_lists_verbs_flags_and_configs(capsys):

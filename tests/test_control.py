@@ -1,6 +1,7 @@
 """Control of a run: accumulation, averages, loss scaling, non-finite policies, plateau, early stopping, branches."""
 
 import dataclasses
+import itertools
 import json
 
 import jax
@@ -13,8 +14,8 @@ from test_loop import assert_same_state, interrupt_at, rows_of
 from jtrain.assembly import assemble
 from jtrain.errors import ConfigError, DataError, Interrupted, NonFiniteError
 from jtrain.io.progress import Screen
-from jtrain.losses import LOSSES
 from jtrain.loop import train
+from jtrain.losses import LOSSES
 from jtrain.state import to_flat
 
 
@@ -192,7 +193,7 @@ def test_plateau_lowers_the_lr_is_logged_and_survives_a_resume(tmp_path):
     lrs = [row["lr"] for row in rows_of(tmp_path / "whole") if row["split"] == "train"]
     assert lrs[0] == pytest.approx(0.01)
     assert lrs[-1] < 0.01 / 100
-    assert {round(np.log2(a / b), 5) for a, b in zip(lrs, lrs[1:], strict=False)} == {0.0, 1.0}
+    assert {round(np.log2(a / b), 5) for a, b in itertools.pairwise(lrs)} == {0.0, 1.0}
     with pytest.raises(Interrupted):
         train(interrupt_at(tiny_run(**options), 9), tmp_path / "cut")
     resumed = train(tiny_run(**options), tmp_path / "cut")
@@ -220,9 +221,12 @@ def test_early_stopping_stops_restores_its_best_and_goes_on_when_asked(tmp_path)
 
 @pytest.mark.parametrize(
     ("field", "value", "words"),
-    [("plateau__metric", "val/acuracy", "did you mean 'val/accuracy'"), ("plateau__factor", 0.5, r"plateau\.metric is ''"),
-     ("early_stopping__metric", "test/loss", "no such metric")],
-)  # fmt: skip
+    [
+        ("plateau__metric", "val/acuracy", "did you mean 'val/accuracy'"),
+        ("plateau__factor", 0.5, r"plateau\.metric is ''"),
+        ("early_stopping__metric", "test/loss", "no such metric"),
+    ],
+)
 def test_watching_what_is_not_there_is_refused(field, value, words):
     with pytest.raises(ConfigError, match=words):
         train(tiny_run(**{field: value}))
@@ -253,7 +257,8 @@ def test_branch_continues_another_run_with_its_moments(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "scaling", "factor"), [("sgd", "auto", 4), ("adamw", "auto", 2), ("adamw", "linear", 4), ("sgd", "sqrt", 2)]
+    ("optimizer", "scaling", "factor"),
+    [("sgd", "auto", 4), ("adamw", "auto", 2), ("adamw", "linear", 4), ("sgd", "sqrt", 2)],
 )
 def test_lr_is_scaled_by_the_batch_size_on_request(optimizer, scaling, factor):
     c = tiny("5steps", 40, optimizer__name=optimizer, schedule__name="constant")

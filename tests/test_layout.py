@@ -52,6 +52,7 @@ def test_file_imports_from_lower_floors_and_its_own_room(path):
         assert lower or same_floor_above_ground, f"{path} (floor {FLOOR[own]}) imports {other} (floor {FLOOR[other]})"
 
 
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_file_is_short(path):
     lines = len(path.read_text().splitlines())

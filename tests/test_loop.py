@@ -386,7 +386,7 @@ def test_weights_keep_the_normalising_they_were_trained_with(tmp_path):
     result = train(tiny_run("20steps"), tmp_path / "run")
     inputs, targets = blobs()["train"]
     few = {"train": (inputs[:20] * 3, targets[:20]), "test": blobs()["test"]}
-    found = jtrain.evaluate(tmp_path / "run", data=few, overrides={"train.batch_size": "5"})
+    found = jtrain.evaluate(tmp_path / "run", data=few)
     assert found["accuracy"] == result.metrics["test"]["accuracy"]
 
 

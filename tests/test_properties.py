@@ -1,4 +1,4 @@
-"""Over random configs: the update count, the logged lr and the schedule agree, whatever the units, devices, micro-batches."""
+"""Over random configs: update count, logged lr and schedule agree, whatever the units, devices, micro-batches."""
 
 import math
 
@@ -20,7 +20,9 @@ totals = st.one_of(
     ),
 )
 warmups = st.sampled_from(["0", "1steps", "13examples", "20%", "0.1epochs"])
-schedules = st.sampled_from(["constant", "cosine", "linear", "polynomial", "inverse_time", "cosine_restarts", "one_cycle"])
+schedules = st.sampled_from(
+    ["constant", "cosine", "linear", "polynomial", "inverse_time", "cosine_restarts", "one_cycle"]
+)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True, database=None)

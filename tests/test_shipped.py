@@ -62,6 +62,7 @@ def test_resnet18_on_cifar_takes_its_steps_and_resumes_on_cpu(tmp_path):
     c.mesh.devices = 1
     c.train.batch_size = 16
     c.train.total = "3steps"
+    c.schedule.warmup = "1steps"
     c.data.validation = 0.0
     c.data.tfds.test = "test[:64]"
     assert int(train(assemble(c), tmp_path / "run").state.step) == 3

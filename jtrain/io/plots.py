@@ -59,6 +59,38 @@ def curves(rows: Sequence[Row], path: Path, *, title: str, metric: str | None = 
     write_atomic(path, canvas.print_png)
 
 
+def schedule(lrs: Mapping[str, tuple[Sequence[int], Sequence[float]]], path: Path, *, title: str, warmup: int) -> None:
+    """Draws the learning rate of every group over the updates of a run, the end of the warm-up marked.
+
+    Args:
+      lrs: name -> (updates, lr of each).
+      path: the PNG, replaced as a whole.
+      title: above the picture.
+      warmup: updates of the warm-up; 0: none.
+
+    Raises:
+      DataError: the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    for number, (name, (steps, values)) in enumerate(lrs.items()):
+        look = _rate_look(number) | {"marker": ""}
+        axis.plot(steps, values, label=name, drawstyle="steps-post", **look)
+    if warmup:
+        axis.axvline(warmup, color="#888888", linestyle=":", label=f"end of warm-up ({warmup} updates)")
+    axis.set_ylim(bottom=0)
+    axis.set_title(title)
+    axis.set_xlabel("step (optimizer updates)")
+    axis.set_ylabel("learning rate")
+    axis.grid(True, alpha=0.3)
+    axis.legend(loc="best", fontsize="small")
+    write_atomic(path, canvas.print_png)
+
+
 def _draw(axis: Any, name: str, lines: Mapping[str, tuple[list[float], list[float]]]) -> None:
     for number, (label, (steps, values)) in enumerate(lines.items()):
         look = dict(_LOOKS.get(label) or _rate_look(number))

@@ -82,5 +82,3 @@ def is_better(value: float, best: float, mode: str, threshold: float = 0.0, thre
     if threshold_mode == "rel" and math.isfinite(best):
         return value < best * (1.0 - threshold) if mode == "min" else value > best * (1.0 + threshold)
     return value < best - threshold if mode == "min" else value > best + threshold
-
-

@@ -7,41 +7,71 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from jtrain import config as configs
 from jtrain import mesh as meshes
 from jtrain import tree
 from jtrain.describe import header
-from jtrain.errors import Interrupted, NonFiniteError
+from jtrain.errors import DataError, Interrupted, NonFiniteError
+from jtrain.failure import culprit
 from jtrain.io.checkpoint import Checkpoints
+from jtrain.io.plots import schedule
 from jtrain.io.progress import Screen
 from jtrain.run import Run
 from jtrain.session import Signals
 from jtrain.state import to_flat
 
 
-def check(run: Run, *, screen: Screen | None = None) -> dict[str, float]:
-    """Takes one step, one evaluation batch, one save and restore; writes nothing that stays.
+def check(run: Run, *, screen: Screen | None = None, out: str | Path | None = None) -> dict[str, float]:
+    """Takes one step, one evaluation batch, one save and restore, and draws the schedule.
+
+    Args:
+      run: from `jtrain.assemble`; not to be used afterwards.
+      screen: where to show what the config comes to.
+      out: folder for schedule.png; None writes nothing that stays.
 
     Returns:
       The first batch's metrics, before any update.
 
     Raises:
       NonFiniteError: the first loss or gradient is not finite.
-      DataError: a checkpoint does not come back as it was.
+      DataError: a checkpoint does not come back as it was, or the picture cannot be written.
     """
+    screen = screen or Screen.quiet()
     with contextlib.closing(run):
-        return _check(run, screen or Screen.quiet())
+        found = _check(run, screen)
+        if out is not None:
+            screen.line(f"schedule       {draw_schedule(run, Path(out))}")
+    return found
+
+
+def draw_schedule(run: Run, folder: Path, points: int = 2000) -> Path:
+    """Draws the lr of every group over the run's updates as `folder`/schedule.png."""
+    steps = np.unique(np.linspace(0, run.clock.total - 1, points).astype(np.int64))
+    lrs = {
+        name: (steps.tolist(), (np.asarray(lr(steps)) * run.config.lr_scale).tolist())
+        for name, lr in run.optimizer.schedules.items()
+    }
+    path = folder / "schedule.png"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--out: {folder} cannot be made: {error.strerror}") from error
+    warmup = run.clock.boundary(run.config.schedule.warmup)
+    schedule(lrs, path, title=f"{run.config.schedule.name}, {run.clock.total} updates", warmup=warmup)
+    return path
 
 
 def _check(run: Run, screen: Screen) -> dict[str, float]:
     for line in header(run):
         screen.line(line)
-    for line in parameters(run):
+    for line in (*options(run), *parameters(run)):
         screen.line(line)
     state = run.init_state()
     state, sums = run.train_step(state, *run.feeds["train"].train_batch(run.order, 0))
-    found = {name: float(pair[0] / pair[1]) for name, pair in jax.device_get(sums).items()}
-    if not all(np.isfinite(value) for value in found.values()):
-        raise NonFiniteError(f"the first step gives {found}; look at the data, or try a smaller optimizer.lr")
+    sums = jax.device_get(sums)
+    if sums.pop("non_finite")[0]:
+        raise NonFiniteError(f"the first update: {culprit(run, state, 0)}; look at the data, or try clip.name=norm")
+    found = {name: float(pair[0] / pair[1]) for name, pair in sums.items()}
     guess = np.log(run.data.num_classes)
     screen.line(
         f"one step       loss {found['loss']:.4f} (guessing gives {guess:.4f}), gradient norm {found['grad_norm']:.3g}"
@@ -57,6 +87,16 @@ def _check(run: Run, screen: Screen) -> dict[str, float]:
         raise Interrupted(f"check was interrupted by signal {signals.received}", signals.received)
     screen.line(f"one checkpoint {saved / 2**20:,.1f} MiB, saved, restored, equal")
     return found
+
+
+def options(run: Run) -> list[str]:
+    """One line for every part, with the options that are in force."""
+    lines = ["parts"]
+    for section in configs.CHOICES:
+        _, given = configs.choice(run.config, section)
+        words = ", ".join(f"{key}={value!r}" for key, value in given.items())
+        lines.append(f"  {section:<10}{run.config[section].name}({words})")
+    return lines
 
 
 def parameters(run: Run) -> list[str]:

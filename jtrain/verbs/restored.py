@@ -1,17 +1,15 @@
 """The run of a workdir and one of its states, for verbs that read and change nothing."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 from jtrain import config_files
-from jtrain import mesh as meshes
 from jtrain.assembly import assemble
 from jtrain.errors import ConfigError, DataError
-from jtrain.io.checkpoint import Checkpoints
 from jtrain.io.progress import Screen
 from jtrain.run import Run
-from jtrain.state import TrainState, from_flat, to_flat
+from jtrain.session import place_state, restore_at
+from jtrain.state import TrainState
 
 # What no number depends on. Any other option would be evaluated, not the run as it was trained.
 MAY_CHANGE = ("mesh", "log", "data.placement", "data.tfds.data_dir", "data.tfds.cache", "data.npz.path")
@@ -49,22 +47,6 @@ def open_state(run: Run, workdir: str | Path, at: str | int = "latest", *, scree
       ConfigError: `at` is none of these. DataError: there is no such checkpoint, or it is damaged.
     """
     screen = screen or Screen.quiet()
-    folder = Path(workdir) / "checkpoints"
-    checkpoints = Checkpoints(folder, keep=1, event=lambda kind, text: screen.line(f"{kind}: {text}"), read_only=True)
-    at = str(at)
-    number = int(at) if re.fullmatch("[0-9]{1,10}", at) else None
-    if at not in ("latest", "best") and number is None:
-        raise ConfigError(
-            f"--at={at}: must be 'latest', 'best' or the number of a step; there are {checkpoints.steps()}"
-        )
-    restored = checkpoints.restore(number, to_flat(run.shapes))
-    if restored is None:
-        raise DataError(f"{folder}: holds no checkpoint yet")
-    if at == "best":
-        best = restored.control.get("best")
-        if not best:
-            raise DataError(f"{folder}: no evaluation has chosen a best step yet; use --at=latest")
-        restored = checkpoints.restore(best["step"], to_flat(run.shapes))
-        assert restored is not None
+    restored = restore_at(run, Path(workdir), str(at), lambda kind, text: screen.line(f"{kind}: {text}"))
     screen.line(f"checkpoint of update {restored.step} in {workdir}")
-    return meshes.place(from_flat(restored.state, run.shapes), meshes.replicated(run.mesh))
+    return place_state(run, restored)

@@ -1,6 +1,6 @@
 """Writes plateau.json: the lr of torch.optim.lr_scheduler.ReduceLROnPlateau over random metric series.
 
-    python tests/golden/make_plateau.py        # in an environment with torch 2.13; jtrain is not needed
+python tests/golden/make_plateau.py        # in an environment with torch 2.13; jtrain is not needed
 """
 
 import json

@@ -165,7 +165,7 @@ def test_schedule_every_holds_the_lr_between_its_updates_and_after_the_warmup():
     c.schedule.every, c.schedule.warmup = "10steps", "5steps"
     run = assemble(c)
     steps = np.arange(60)
-    rates = run.schedules["lr"](steps)
+    rates = run.optimizer.schedules["lr"](steps)
     run.close()
     held = hold(SCHEDULES["cosine"](0.5, 55), 10)(steps[5:] - 5)
     np.testing.assert_allclose(rates, np.concatenate([0.5 * np.arange(1, 6) / 5, held]), rtol=1e-12)
