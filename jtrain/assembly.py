@@ -81,7 +81,9 @@ def assemble(
         constrain=constrain,
         options=options,
     )
-    train_step = make_train_step(gradient=gradient, tx=optimizer.tx, frozen=frozen, options=options)
+    train_step = make_train_step(
+        gradient=gradient, tx=optimizer.tx, schedule=optimizer.schedules["lr"], frozen=frozen, options=options
+    )
     eval_step = make_eval_step(model=pure, task=task, constrain=constrain)
     return Run(
         config=config,
@@ -208,11 +210,18 @@ def _step_options(config: ml_collections.ConfigDict, clock: Clock, mesh: jax.sha
             f"train.accumulate: {config.train.accumulate} micro-batches do not divide "
             f"train.batch_size {clock.batch_size}"
         )
+    if config.ema.kind == "schedule_free":
+        _, given = configs.choice(config, "optimizer")
+        for name in ("momentum", "b1"):
+            if given.get(name):
+                key = f"optimizer.{config.optimizer.name}.{name}"
+                raise ConfigError(f"ema.kind: schedule-free training takes the place of momentum; set {key} to 0")
     return StepOptions(
         accumulate=config.train.accumulate,
         unroll=meshes.is_cpu(mesh),  # a convolution in a loop is 4 to 47 times slower there
         loss_scaling=config.precision == "float16",
         ema_decay=config.ema.decay,
+        schedule_free=config.ema.kind == "schedule_free",
         on_nan=config.train.on_nan,
     )
 
@@ -249,7 +258,7 @@ def _make_init(
             key=jax.random.fold_in(key, 1),
             lr_scale=config.lr_scale,
             ema=options.ema_decay > 0,
-            extra=options.extra(),
+            extra=options.extra(trained),
         )
 
     return init

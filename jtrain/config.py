@@ -1,9 +1,7 @@
 """The config tree: made from the tables of parts, locked, and checked before anything is built."""
 
-import dataclasses
 import functools
 import inspect
-import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -19,7 +17,7 @@ from jtrain.models.initializers import INITIALIZERS
 from jtrain.optim.chain import CLIPS
 from jtrain.optim.groups import NO_DECAY, check_rules
 from jtrain.optim.optimizers import OPTIMIZERS
-from jtrain.optim.plateau import EarlyStopping, Plateau
+from jtrain.optim.plateau import EarlyStopping, Plateau, watching
 from jtrain.optim.schedules import SCHEDULES
 from jtrain.precision import PRECISIONS
 from jtrain.table import (
@@ -57,13 +55,6 @@ def _one_of(table: Mapping[str, Any]) -> Any:
     return Literal[tuple(table)]  # type: ignore[misc]
 
 
-def watching(cls: type) -> dict[str, tuple[Any, Any]]:
-    """(type, default) of the options of a class that watches a metric: '' is off; its mode follows from the metric."""
-    hints = typing.get_type_hints(cls, include_extras=True)
-    own = {f.name: (hints[f.name], f.default) for f in dataclasses.fields(cls) if f.name != "mode"}
-    return {"metric": (str, "")} | own
-
-
 # Everything that is not an option of a part: (type and range, default).
 FIELDS: dict[str, tuple[Any, Any]] = {
     "seed": (Annotated[int, Range(0, 2**32 - 1)], 0),
@@ -89,6 +80,7 @@ FIELDS: dict[str, tuple[Any, Any]] = {
     "train.on_nan": (Literal["raise", "skip", "rollback"], "raise"),
     "train.on_nan_limit": (Count, 10),
     "train.rollback_scale": (Annotated[float, Range(0, 1, above=True, below=True)], 0.5),
+    "ema.kind": (Literal["moving", "schedule_free"], "moving"),
     "ema.decay": (Annotated[float, Range(0, 1, below=True)], 0.0),
     **{f"plateau.{key}": value for key, value in watching(Plateau).items()},
     **{f"early_stopping.{key}": value for key, value in watching(EarlyStopping).items()},
@@ -293,6 +285,8 @@ def _check_choices(values: dict[str, Any], known: dict[str, Option]) -> None:
 def _check_sense(values: dict[str, Any]) -> None:
     if Duration.parse(values["train.total"]).unit == "%":
         raise ConfigError("train.total: the whole run cannot be a share of itself; use epochs, steps or examples")
+    if values["ema.kind"] != "moving" and not values["ema.decay"]:
+        raise ConfigError("ema.kind: is 'schedule_free', but ema.decay is 0; set its β, such as 0.9")
     total, warmup = (Duration.parse(values[k]) for k in ("train.total", "schedule.warmup"))
     if (warmup.unit == total.unit and warmup.amount >= total.amount) or (warmup.unit == "%" and warmup.amount >= 100):
         raise ConfigError(f"schedule.warmup: {warmup.text!r} leaves nothing of train.total ({total.text!r})")

@@ -10,6 +10,7 @@ import optax
 
 from jtrain import metrics, tree
 from jtrain.models.pure import Model
+from jtrain.optim.schedules import Schedule
 from jtrain.state import TrainState
 from jtrain.task import Task
 
@@ -37,6 +38,7 @@ class StepOptions:
       unroll: write them out one after another (CPU: a convolution in a loop is slow) instead of a loop.
       loss_scaling: multiply the loss dynamically, for float16.
       ema_decay: of the averaged parameters; 0 is none.
+      schedule_free: the average is that of schedule-free training (then `ema_decay` is its β), and is trained with.
       on_nan: after a gradient that is not finite: 'raise' and 'rollback' stop the state there, 'skip' passes over it.
     """
 
@@ -44,11 +46,15 @@ class StepOptions:
     unroll: bool = True
     loss_scaling: bool = False
     ema_decay: float = 0.0
+    schedule_free: bool = False
     on_nan: OnNan = "raise"
 
-    def extra(self) -> dict[str, jax.Array]:
-        """The first `extra` of a state: the first update that failed (-1: none); loss scale, good updates since."""
-        extra: dict[str, jax.Array] = {}
+    def extra(self, params: Any) -> dict[str, Any]:
+        """The first `extra` of a state: the first update that failed (-1: none); loss scale, good updates since;
+        the fast parameters z of schedule-free training, the sum of its weights and the largest lr so far."""
+        extra: dict[str, Any] = {}
+        if self.schedule_free:
+            extra |= {"z": jax.tree.map(jnp.copy, params), "weight_sum": jnp.zeros(()), "top_lr": jnp.zeros(())}
         if self.on_nan != "skip":
             extra["failed"] = jnp.full((), -1, jnp.int32)
         if self.loss_scaling:
@@ -121,6 +127,7 @@ def make_train_step(
     *,
     gradient: Callable[[TrainState, Batch, jax.Array | None], tuple[Any, metrics.Sums, Any]],
     tx: optax.GradientTransformationExtraArgs,
+    schedule: Schedule,
     frozen: set[str],
     options: StepOptions,
 ) -> Callable[[TrainState, Batch, jax.Array | None], tuple[TrainState, metrics.Sums]]:
@@ -131,6 +138,7 @@ def make_train_step(
     Args:
       gradient: from `make_gradient`.
       tx: the chain over trainable parameters; its update takes `step` and `lr_scale`.
+      schedule: step -> lr, by which schedule-free training weighs.
       frozen: paths of parameters that are not trained: no gradient, no optimizer state, no decay.
       options: what is added to the plain step.
     """
@@ -141,9 +149,18 @@ def make_train_step(
         norm = optax.tree.norm(grads)
         good = jnp.isfinite(norm) & jnp.isfinite(sums["loss"][0])
         updates, opt_state = tx.update(grads, state.opt_state, trained, step=state.step, lr_scale=state.lr_scale)
-        params = tree.merge(optax.apply_updates(trained, updates), fixed)
-        ema = _averaged(state, params, options.ema_decay)
-        extra, apply = _judged(state, good, options)
+        new = optax.apply_updates(trained, updates)
+        extra, ema = dict(state.extra), state.ema
+        if options.ema_decay:
+            average = tree.split(state.ema, frozen)[1]  # frozen leaves stay as they are, to the bit
+            if options.schedule_free:
+                lr = schedule(state.step) * state.lr_scale
+                new, average, extra = _schedule_free(trained, new, average, extra, lr, options.ema_decay)
+            else:
+                average = _averaged(average, new, state.step, options.ema_decay)
+            ema = tree.merge(average, fixed)
+        params = tree.merge(new, fixed)
+        judged, apply = _judged(state, good, options)
 
         def keep(new: Any, old: Any) -> Any:
             return jax.tree.map(lambda n, o: jnp.where(apply, n, o), new, old)
@@ -160,7 +177,7 @@ def make_train_step(
             key=state.key,
             lr_scale=state.lr_scale,
             ema=keep(ema, state.ema),
-            extra=extra,
+            extra=keep(extra, state.extra) | judged,
         )
         return new_state, sums
 
@@ -189,18 +206,34 @@ def _accumulated(
     return grads, sums, model_state
 
 
-def _averaged(state: TrainState, params: Any, decay: float) -> Any:
+def _averaged(average: Any, params: Any, step: jax.Array, decay: float) -> Any:
     """Moving average of the parameters; early on it forgets faster: decay min(d, (1 + t) / (10 + t))."""
-    if not decay:
-        return state.ema
-    t = state.step.astype(jnp.float32)
+    t = step.astype(jnp.float32)
     d = jnp.minimum(decay, (1.0 + t) / (10.0 + t))
-    return jax.tree.map(lambda average, p: d * average + (1.0 - d) * p, state.ema, params)
+    return jax.tree.map(lambda a, p: d * a + (1.0 - d) * p, average, params)
+
+
+def _schedule_free(
+    params: Any, moved: Any, average: Any, extra: dict[str, Any], lr: jax.Array, beta: float
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Schedule-free training (Defazio et al. 2024, algorithm 1), around any optimizer without momentum.
+
+    The gradient is taken at `params` y; the optimizer's step moves z; x, the average of z weighed by the square of the
+    largest lr so far, is what is evaluated: z += moved - y; x += c (z - x); y = (1 - β) z + β x.
+    """
+    z = jax.tree.map(lambda z, new, y: z + (new - y), extra["z"], moved, params)
+    top = jnp.maximum(extra["top_lr"], lr)
+    total = extra["weight_sum"] + top**2
+    c = jnp.where(total > 0, top**2 / jnp.maximum(total, jnp.finfo(jnp.float32).tiny), 0.0)
+    average = jax.tree.map(lambda x, z: (1.0 - c) * x + c * z, average, z)
+    params = jax.tree.map(lambda x, z: (1.0 - beta) * z + beta * x, average, z)
+    return params, average, extra | {"z": z, "weight_sum": total, "top_lr": top}
 
 
 def _judged(state: TrainState, good: jax.Array, options: StepOptions) -> tuple[dict[str, jax.Array], jax.Array]:
-    """(the next `extra`, whether the update is applied)."""
-    extra, apply = dict(state.extra), good
+    """(what the next `extra` says of failures and of the loss scale, whether the update is applied)."""
+    names = ("failed", "loss_scale", "good_steps")
+    extra, apply = {name: state.extra[name] for name in names if name in state.extra}, good
     bad = ~good
     if options.loss_scaling:
         scale, count = extra["loss_scale"], jnp.where(good, extra["good_steps"] + 1, 0)

@@ -4,10 +4,9 @@ import dataclasses
 import math
 from typing import Any
 
-from jtrain.config import watching
 from jtrain.errors import ConfigError
 from jtrain.metrics import HIGHER_IS_BETTER
-from jtrain.optim.plateau import EarlyStopping, Plateau, is_better
+from jtrain.optim.plateau import EarlyStopping, Plateau, is_better, watching
 from jtrain.run import Run
 from jtrain.session import Control
 from jtrain.table import did_you_mean

@@ -7,6 +7,8 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import optax.contrib
 import pytest
 from helpers import blobs, timeless, tiny, tiny_run
 from test_loop import assert_same_state, interrupt_at, rows_of
@@ -85,6 +87,42 @@ def test_averaged_parameters_follow_their_closed_form_and_are_evaluated_beside_t
     assert {"accuracy", "ema/accuracy", "ema/loss"} <= result.metrics["test"].keys()
     assert result.metrics["val"]["ema/loss"] != result.metrics["val"]["loss"]
     assert result.best["metric"] == "val/ema/accuracy"
+
+
+def test_schedule_free_training_equals_optax_and_evaluates_its_average():
+    c = tiny("30steps", optimizer__name="sgd", schedule__name="constant", ema__kind="schedule_free", ema__decay=0.9)
+    c.optimizer.sgd.momentum, c.optimizer.sgd.weight_decay, c.optimizer.lr = 0.0, 0.0, 0.1
+    run = assemble(c, data=blobs())
+    state = run.init_state()
+    tx = optax.contrib.schedule_free_sgd(0.1, b1=0.9)
+    params = jax.tree.map(jnp.copy, state.params)
+    opt_state = tx.init(params)
+    gradient = jax.jit(run.gradient)
+    for step in range(30):
+        given = run.feeds["train"].train_batch(run.order, step)
+        probe = dataclasses.replace(run.init_state(), params=params, step=jnp.asarray(step, jnp.int32))
+        updates, opt_state = tx.update(gradient(probe, *given)[0], opt_state, params)
+        params = optax.apply_updates(params, updates)
+        state, _ = run.train_step(state, *given)
+    assert_close(jax.tree.map(np.asarray, state.params), params, rtol=1e-4, atol=1e-5)
+    average = optax.contrib.schedule_free_eval_params(opt_state, params)
+    assert_close(jax.tree.map(np.asarray, state.ema), average, rtol=1e-4, atol=1e-5)
+    assert run.evaluate(state, "test")["ema/accuracy"] > 0.6
+    with pytest.raises(ConfigError, match=r"ema\.decay is 0"):
+        tiny_run(ema__kind="schedule_free")
+    with pytest.raises(ConfigError, match=r"set optimizer\.adamw\.b1 to 0"):
+        tiny_run(ema__kind="schedule_free", ema__decay=0.9)
+
+
+def test_frozen_leaves_stay_as_they_are_in_the_average_too():
+    for kind in ("moving", "schedule_free"):
+        groups = (("head/.*", 1.0), (".*", None))
+        run = tiny_run(groups=groups, ema__decay=0.9, ema__kind=kind, optimizer__adamw__b1=0.0)
+        start = jax.device_get(run.init_state().params)
+        result = train(run)
+        for found in (result.state.params, result.state.ema):
+            np.testing.assert_array_equal(start["dense0"]["kernel"], found["dense0"]["kernel"])
+            assert not np.array_equal(start["head"]["kernel"], found["head"]["kernel"])
 
 
 def test_float16_overflow_is_skipped_halves_the_scale_and_recovers():
@@ -274,7 +312,8 @@ def test_the_plain_step_is_what_is_left_when_all_is_off():
     assert LOSSES  # the table is there; the cost itself is measured by benchmarks/step_cost.py
     run = tiny_run()
     assert dataclasses.asdict(run.options) == {
-        "accumulate": 1, "unroll": True, "loss_scaling": False, "ema_decay": 0.0, "on_nan": "raise",
+        "accumulate": 1, "unroll": True, "loss_scaling": False, "ema_decay": 0.0, "schedule_free": False,
+        "on_nan": "raise",
     }  # fmt: skip
     assert run.shapes.ema == {}
     assert set(run.shapes.extra) == {"failed"}

@@ -87,7 +87,7 @@ def schedule(lrs: Mapping[str, tuple[Sequence[int], Sequence[float]]], path: Pat
     axis.set_xlabel("step (optimizer updates)")
     axis.set_ylabel("learning rate")
     axis.grid(True, alpha=0.3)
-    axis.legend(loc="best", fontsize="small")
+    figure.legend(loc="outside lower center", ncols=4, fontsize="small")
     write_atomic(path, canvas.print_png)
 
 

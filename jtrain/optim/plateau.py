@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from typing import Annotated, Literal
+import typing
+from typing import Annotated, Any, Literal
 
 from jtrain.table import Natural, NonNegative, Range
 
@@ -82,3 +83,10 @@ def is_better(value: float, best: float, mode: str, threshold: float = 0.0, thre
     if threshold_mode == "rel" and math.isfinite(best):
         return value < best * (1.0 - threshold) if mode == "min" else value > best * (1.0 + threshold)
     return value < best - threshold if mode == "min" else value > best + threshold
+
+
+def watching(cls: type) -> dict[str, tuple[Any, Any]]:
+    """(type, default) of the options of a class that watches a metric: '' is off; its mode follows from the metric."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    own = {f.name: (hints[f.name], f.default) for f in dataclasses.fields(cls) if f.name != "mode"}
+    return {"metric": (str, "")} | own

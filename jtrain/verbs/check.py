@@ -50,6 +50,7 @@ def draw_schedule(run: Run, folder: Path, points: int = 2000) -> Path:
     lrs = {
         name: (steps.tolist(), (np.asarray(lr(steps)) * run.config.lr_scale).tolist())
         for name, lr in run.optimizer.schedules.items()
+        if name != "lr" or len(run.optimizer.schedules) == 1
     }
     path = folder / "schedule.png"
     try:
