@@ -110,7 +110,7 @@ def test_resnet18_equals_pytorch():
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - {"given"}))
 def test_every_model_overfits_with_every_activation(name, activation):
     module = TINY[name](activation=activation)
     model, (params, state) = as_model(module), drawn(module)
@@ -135,7 +135,7 @@ def test_every_model_overfits_with_every_activation(name, activation):
     assert losses[-1] < 0.05
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - {"given"}))
 def test_bfloat16_in_gives_bfloat16_out_and_float32_statistics(name):
     module = TINY[name]()
     model, (params, state) = as_model(module), drawn(module)
