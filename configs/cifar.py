@@ -6,7 +6,8 @@
 
 Expected: `:small` 81.5 and 81.6 % test accuracy (seeds 1 and 0; batches of 256, 10 epochs, float32) in about 8 minutes
 on 2 CPU cores; its curves fall together to the end, with no gap between train and val: more epochs would bring more.
-ResNet-18 was run for some steps on CPU, and resumed; to its end on an accelerator it was not measured here.
+`:shapes` 99.8 % in 80 s (4 epochs). ResNet-18 was run for some steps on CPU, and resumed; its accuracy on an
+accelerator was not measured.
 """
 
 from jtrain.config import base
