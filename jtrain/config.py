@@ -92,10 +92,14 @@ FIELDS: dict[str, tuple[Any, Any]] = {
     "log.smaller": (str, ""),
 }
 
-# What may differ when a run is resumed; each change is printed.
-MAY_CHANGE = (
-    "log", "checkpoint", "mesh", "lr_scale", "train.total", "optimizer.lr", "schedule", "plateau", "early_stopping",
-)  # fmt: skip
+# Options that say nothing unless another one is set so.
+NEEDS: dict[str, tuple[str, Callable[[Any], bool], str]] = {
+    "train.on_nan_limit": ("train.on_nan", lambda v: v != "raise", "'skip' or 'rollback'"),
+    "train.rollback_scale": ("train.on_nan", lambda v: v == "rollback", "'rollback'"),
+    "optimizer.batch_scaling": ("optimizer.reference_batch", bool, "above 0"),
+    "ema.kind": ("ema.decay", bool, "above 0, such as 0.9"),
+    "init.params": ("init.name", lambda v: v != "model", "the name of an initializer"),
+}
 
 
 @functools.cache
@@ -238,18 +242,6 @@ def unknown_key(key: str) -> str:
     return f"{key}: no such option{did_you_mean(key, {k.split('.')[0] for k in known})}"
 
 
-def changes(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> dict[str, tuple[Any, Any]]:
-    """{key: (old, new)} of all fields that differ."""
-    before, after = flat(old), flat(new)
-    keys = sorted(before.keys() | after.keys())
-    return {k: (before.get(k), after.get(k)) for k in keys if before.get(k) != after.get(k)}
-
-
-def may_change(key: str) -> bool:
-    """Whether a resumed run may have another value of this key."""
-    return any(key == allowed or key.startswith(allowed + ".") for allowed in MAY_CHANGE)
-
-
 def is_free(key: str) -> bool:
     """Whether a key is an option of a part of yours, whose names only that part knows."""
     parts = key.split(".")
@@ -285,8 +277,11 @@ def _check_choices(values: dict[str, Any], known: dict[str, Option]) -> None:
 def _check_sense(values: dict[str, Any]) -> None:
     if Duration.parse(values["train.total"]).unit == "%":
         raise ConfigError("train.total: the whole run cannot be a share of itself; use epochs, steps or examples")
-    if values["ema.kind"] != "moving" and not values["ema.decay"]:
-        raise ConfigError("ema.kind: is 'schedule_free', but ema.decay is 0; set its β, such as 0.9")
+    for key, (other, holds, wanted) in NEEDS.items():
+        if values[key] != schema()[key].default and not holds(values[other]):
+            raise ConfigError(
+                f"{key}: is set to {values[key]!r}, but {other} is {values[other]!r}; it must be {wanted}"
+            )
     total, warmup = (Duration.parse(values[k]) for k in ("train.total", "schedule.warmup"))
     if (warmup.unit == total.unit and warmup.amount >= total.amount) or (warmup.unit == "%" and warmup.amount >= 100):
         raise ConfigError(f"schedule.warmup: {warmup.text!r} leaves nothing of train.total ({total.text!r})")

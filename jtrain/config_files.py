@@ -20,6 +20,24 @@ from jtrain.errors import ConfigError, DataError
 from jtrain.shipped import locate, shipped
 from jtrain.table import Option, at
 
+# What may differ when a run is resumed; each change is printed.
+MAY_CHANGE = (
+    "log", "checkpoint", "mesh", "lr_scale", "train.total", "optimizer.lr", "schedule", "plateau", "early_stopping",
+    "train.on_nan", "train.on_nan_limit", "train.rollback_scale",
+)  # fmt: skip
+
+
+def changes(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """{key: (old, new)} of all fields that differ."""
+    before, after = configs.flat(old), configs.flat(new)
+    keys = sorted(before.keys() | after.keys())
+    return {k: (before.get(k), after.get(k)) for k in keys if before.get(k) != after.get(k)}
+
+
+def may_change(key: str) -> bool:
+    """Whether a resumed run may have another value of this key."""
+    return any(key == allowed or key.startswith(allowed + ".") for allowed in MAY_CHANGE)
+
 
 def load(text: str) -> ml_collections.ConfigDict:
     """The config that `--config=text` names. A .py file is run, and may import its neighbours; a .json is only read.

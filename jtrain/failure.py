@@ -1,11 +1,13 @@
 """After a gradient that is not finite: which parameter it is, and what is needed to look at it again."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jtrain import tree
 from jtrain.io.checkpoint import Checkpoints
@@ -51,13 +53,16 @@ def culprit(run: Run, state: TrainState, update: int) -> str:
     bad = [path for path, good in tree.flatten(finite).items() if not good]
     loss = float(sums["loss"][0])
     what = "the loss is finite" if np.isfinite(loss) else f"the loss is {loss}"
+    if not bad and np.isfinite(loss) and np.isfinite(float(optax.tree.norm(grads))):
+        return "what was not finite is, on a second look: suspect the data or the machine"
     if not bad:
-        return f"{what}, and every gradient is, but not their norm"
+        return f"{what}, every gradient is finite, their norm is not"
     return f"{what}, the gradient of {bad[0]} is not" + (f" (and of {len(bad) - 1} more)" if len(bad) > 1 else "")
 
 
 def save_replay(run: Run, state: TrainState, update: int, folder: Path) -> Path:
     """Saves the state before `update` as checkpoint `folder`/<update>, and its batch as `folder`/<update>-batch.npz."""
+    shutil.rmtree(folder / str(update), ignore_errors=True)  # of an earlier failure at the same update
     checkpoints = Checkpoints(folder, keep=1000, event=lambda kind, text: None)
     state = dataclasses.replace(state, step=jnp.asarray(update, jnp.int32))
     checkpoints.save(update, to_flat(state), {}, block=True)

@@ -16,10 +16,11 @@ from jtrain.errors import ConfigError, Interrupted, NonFiniteError
 from jtrain.evaluation import Aborted
 from jtrain.failure import explain
 from jtrain.io.progress import Screen
-from jtrain.io.record import Record
+from jtrain.io.record import Record, measured
 from jtrain.io.stopwatch import Stopwatch
 from jtrain.run import Run
-from jtrain.session import Control, Signals
+from jtrain.session import Control
+from jtrain.signals import Signals
 from jtrain.state import TrainState, to_flat
 from jtrain.step import advance
 from jtrain.supervise import Supervisor
@@ -72,29 +73,27 @@ def train(
     screen = screen or Screen.quiet()
     if not isinstance(run, Run):
         raise ConfigError(f"train: needs a run of jtrain.assemble(config), got {type(run).__name__}")
+    supervisor = Supervisor.of(run)
     with (
         contextlib.closing(screen),
         Signals(active=workdir is not None) as signals,  # first: restoring and compiling take time
         session.open_record(run, workdir, screen, force=force, branch=branch) as (record, state, control),
     ):
-        return _Training(run, record, screen, control, signals).to_the_end(state)
-
-
-def measured(row: dict[str, Any]) -> dict[str, float]:
-    """The metrics of an evaluation's row."""
-    return {name: value for name, value in row.items() if name not in ("step", "epoch", "split")}
+        return _Training(run, record, screen, control, signals, supervisor).to_the_end(state)
 
 
 class _Training:
     """One run on its way: what has been dispatched but not yet read, and the control state."""
 
-    def __init__(self, run: Run, record: Record, screen: Screen, control: Control, signals: Signals) -> None:
+    def __init__(
+        self, run: Run, record: Record, screen: Screen, control: Control, signals: Signals, supervisor: Supervisor
+    ) -> None:
         self.run = run
         self.record = record
         self.screen = screen
         self.control = control
         self.signals = signals
-        self.supervisor = Supervisor.of(run)
+        self.supervisor = supervisor
         self.total = run.clock.total
         self.pending: list[metrics.Sums] = []  # on the device, since the last log point
         self.unread: tuple[int, list[metrics.Sums]] | None = None  # numbers up to a step, still on the device
@@ -173,11 +172,11 @@ class _Training:
             return
         self.control.logged = step
         found, self.control.totals = metrics.means(self.control.totals), {}
-        found.pop("non_finite")
+        found = {name: value for name, value in found.items() if name not in ("non_finite", "overflow")}
         rate, wait = self.watch.lap(step)
         row: dict[str, Any] = found | self.lrs(step - 1) | {"examples_per_second": rate, "data_wait": wait}
         if skipped:
-            row["skipped"] = self.control.skipped
+            row["skipped"] = self.control.skipped + self.control.overflows
         epoch = self.run.clock.epoch(step)
         self.record.row(step, epoch, "train", row)
         self.screen.progress(
@@ -195,20 +194,19 @@ class _Training:
         fetched = jax.device_get(sums)
         bad = [step - len(fetched) + i + 1 for i, found in enumerate(fetched) if found["non_finite"][0]]
         metrics.add_to(self.control.totals, fetched)
-        options = self.run.options
-        self.suspect = self.suspect or (bool(bad) and options.on_nan != "skip")
-        counts = options.on_nan == "skip" or options.loss_scaling
-        if counts and bad:
-            self.control.skipped += len(bad)
-            self.record.event(
-                "skip", f"update {bad[0]}: its gradient is not finite ({len(bad)} in this interval)", step
-            )
+        self.control.overflows += sum(int(found["overflow"][0]) for found in fetched if "overflow" in found)
+        if self.run.options.on_nan != "skip":
+            self.suspect = self.suspect or bool(bad)
+            return self.run.options.loss_scaling
+        self.control.skipped += len(bad)
+        if bad:
+            self.record.event("skip", f"update {bad[0]}: not finite, passed over ({len(bad)} of {len(sums)})", step)
         limit = self.run.config.train.on_nan_limit
-        if options.on_nan == "skip" and not options.loss_scaling and self.control.skipped > limit:
+        if self.control.skipped > limit:
             raise NonFiniteError(
                 f"{self.control.skipped} updates were skipped up to {step}, more than train.on_nan_limit {limit}"
             )
-        return counts
+        return True
 
     def failed(self, state: TrainState, update: int) -> tuple[TrainState, int]:
         """The gradient of `update` (from 0) is not finite, and the state has stood still since."""
@@ -224,9 +222,10 @@ class _Training:
         """Goes back to the last good checkpoint (or the start) with a smaller lr."""
         before, rollbacks = self.control.lr_factors, self.control.rollbacks + 1
         old = before.get("rollback", 1.0)
-        factors = before | {"rollback": old * self.run.config.train.rollback_scale}
+        own = {"user": before["user"], "rollback": old * self.run.config.train.rollback_scale}
         self.record.wait()
         state, self.control = session.restore_again(self.run, self.record)
+        factors = self.control.lr_factors | own  # the plateau's factor goes back with its memory
         self.control = dataclasses.replace(self.control, lr_factors=factors, rollbacks=rollbacks)
         self.pending, self.unread = [], None
         step = int(state.step)
@@ -274,8 +273,9 @@ class _Training:
     def finish(self, state: TrainState, step: int) -> Result:
         """Measures the last state (the best one, after early stopping) on the test split, once; draws the curves."""
         self.read()
-        if self.control.stopped and self.control.best:
-            state = self.best or session.place_state(self.run, self.record.restore_step(self.control.best["step"]))
+        if self.control.stopped and self.control.best:  # what is told from here on is of the best
+            step = self.control.best["step"]
+            state = self.best or session.place_state(self.run, self.record.restore_step(step))
         at_end = {row["split"]: row for row in self.record.rows if row["step"] == step}
         if "test" in self.run.feeds and "test" not in at_end:
             try:

@@ -194,7 +194,9 @@ def _load(values: dict[str, str], overrides: dict[str, str]) -> Any:
     elif values["workdir"] and (path := Path(values["workdir"]) / "config.json").is_file():
         config = config_files.from_json(path)
     elif values["branch"]:
-        config = config_files.from_json(Path(values["branch"].partition("@")[0]) / "config.json")
+        from jtrain.session import parse_branch
+
+        config = config_files.from_json(parse_branch(values["branch"])[0] / "config.json")
     elif values["workdir"]:
         raise ConfigError(f"--workdir={values['workdir']}: holds no run to resume; to begin one, add --config=…")
     else:
@@ -232,7 +234,7 @@ def _name(values: dict[str, str]) -> str:
     from pathlib import Path
 
     text, _, argument = values["config"].partition(":")
-    return Path(text or values["branch"].partition("@")[0]).stem + argument
+    return Path(text or values["branch"].rpartition("@")[0] or values["branch"]).stem + argument
 
 
 def _check(values: dict[str, str], overrides: dict[str, str]) -> int:

@@ -101,7 +101,10 @@ class Run:
 
     @property
     def watch(self) -> str:
-        """The metric by which the best checkpoint is chosen: of the averaged parameters where there are any."""
+        """The metric by which the best checkpoint is chosen: the one that early stopping watches, else the task's, of
+        the averaged parameters where there are any."""
+        if self.config.early_stopping.metric:
+            return self.config.early_stopping.metric.removeprefix("val/")
         return f"ema/{self.task.watch}" if self.options.ema_decay else self.task.watch
 
     def evaluate(self, state: TrainState, split: str, *, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:

@@ -1,20 +1,14 @@
-"""A run's hold on its workdir: the lock, the config it was begun with, the files, the signals."""
+"""A run's hold on its workdir: the lock, the config and data it was begun with, the files, the state to begin with."""
 
 import contextlib
 import dataclasses
 import math
-import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax.numpy as jnp
 
-from jtrain import config as configs
 from jtrain import config_files, metrics
 from jtrain import mesh as meshes
 from jtrain.errors import ConfigError, DataError
@@ -27,7 +21,6 @@ from jtrain.run import Run
 from jtrain.state import TrainState, from_flat, to_flat
 
 OURS = frozenset({"lock", "events.jsonl", "metrics.jsonl"})  # files that a run killed at its very start may leave
-INSISTS = 1.0  # seconds: launchers forward one signal twice; a person who asks again takes longer
 
 
 @dataclasses.dataclass
@@ -41,7 +34,7 @@ class Control:
       lr_factors: what each owner asks of `lr_scale`; the state holds their product.
       plateau, stopping: what these remember between evaluations.
       stopped: the update after which the run was ended early; 0: it was not.
-      skipped, rollbacks: how often, because a gradient was not finite.
+      skipped, overflows, rollbacks: how often, because a gradient was not finite.
       parent: {'workdir', 'step'} of the run that this one branched from, or None.
       data: the fingerprint of the data.
       devices: how many, and of what kind.
@@ -56,6 +49,7 @@ class Control:
     stopping: dict[str, float] = dataclasses.field(default_factory=dict)
     stopped: int = 0
     skipped: int = 0
+    overflows: int = 0
     rollbacks: int = 0
     parent: dict[str, Any] | None = None
     data: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -89,7 +83,8 @@ def open_record(
             _refuse_foreign(folder, force=force)
             stack.enter_context(Workdir(folder))
             changed = _changed(run, folder, force=force)
-            parent = _parent(run, branch, force=force) if branch and not (folder / "config.json").exists() else None
+            begun = any((folder / "checkpoints").glob("[0-9]*"))
+            parent = _parent(run, branch, force=force) if branch and not begun else None
             path = folder / "config.json"
             if not path.exists():  # first of all: what is killed from here on can be started again
                 write_text_atomic(path, config_files.to_json(run.config))
@@ -97,6 +92,10 @@ def open_record(
             record = Record(folder, screen=screen, keep=options[0], tensorboard=options[1])
             stack.enter_context(contextlib.closing(record))
             state, control = _restore(run, record, changed, parent, force=force)
+            if branch and (not control.parent or control.parent["branch"] != branch):
+                raise ConfigError(
+                    f"--branch={branch}: {folder} holds a run that began otherwise; choose a new --workdir"
+                )
             write_text_atomic(path, config_files.to_json(run.config))
         control.lr_factors["user"] = float(run.config.lr_scale)
         control.data, control.devices = run.fingerprint, meshes.describe(run.mesh)
@@ -133,8 +132,8 @@ def _changed(run: Run, folder: Path, *, force: bool) -> dict[str, tuple[Any, Any
     path = folder / "config.json"
     if not path.is_file():
         return {}
-    changed = configs.changes(config_files.from_json(path), run.config)
-    refused = [key for key in changed if not configs.may_change(key)]
+    changed = config_files.changes(config_files.from_json(path), run.config)
+    refused = [key for key in changed if not config_files.may_change(key)]
     if refused and not force:
         old, new = changed[refused[0]]
         more = f" (and {len(refused) - 1} more: {', '.join(refused[1:4])})" if len(refused) > 1 else ""
@@ -149,7 +148,7 @@ def _restore(
     run: Run,
     record: Record,
     changed: dict[str, tuple[Any, Any]],
-    parent: tuple[str, Restored, dict[str, tuple[Any, Any]]] | None,
+    parent: tuple[tuple[str, str], Restored, dict[str, tuple[Any, Any]]] | None,
     *,
     force: bool,
 ) -> tuple[TrainState, Control]:
@@ -157,11 +156,18 @@ def _restore(
     if restored is None and parent is not None:
         name, restored, changed = parent
         control = Control(**{key: value for key, value in restored.control.items() if key != "rows"})
-        control = dataclasses.replace(control, totals={}, best=None, parent={"workdir": name, "step": restored.step})
+        control = dataclasses.replace(
+            control, totals={}, best=None, stopped=0, stopping={}, skipped=0, overflows=0, rollbacks=0,
+            data=run.fingerprint, devices=meshes.describe(run.mesh),
+            parent={"branch": name[0], "workdir": name[1], "step": restored.step},
+        )  # fmt: skip
         record.keep_rows(0, 0)
-        record.event("branch", f"begins with update {restored.step} of {name}", restored.step)
+        record.event("branch", f"begins with update {restored.step} of {name[1]}", restored.step)
         _tell(record, changed, restored.step)
-        return place_state(run, restored), _reopened(control, changed)
+        control = _reopened(record, control, changed, restored.step)
+        # Its own from here on: killed or rolled back, it never begins with anything else.
+        record.save(restored.step, restored.state, dataclasses.asdict(control), best_step=None, block=True)
+        return place_state(run, restored), control
     if restored is None:
         if count := record.put_rows_aside():
             record.event("restart", f"no checkpoint is left or was made: begins again; {count} rows are put aside", 0)
@@ -187,17 +193,25 @@ def _restore(
         text = f"{control.devices} → {meshes.describe(run.mesh)}: equal to rounding, no longer to the bit"
         record.event("devices", text, restored.step)
     record.keep_rows(rows, restored.step)
-    return place_state(run, restored), _reopened(control, changed)
+    return place_state(run, restored), _reopened(record, control, changed, restored.step)
 
 
-def _parent(run: Run, branch: str, *, force: bool) -> tuple[str, Restored, dict[str, tuple[Any, Any]]]:
-    """(name, checkpoint, changed options) of the run that a new one branches from."""
-    name, _, at = branch.partition("@")
-    folder = Path(name)
+def parse_branch(branch: str) -> tuple[Path, str]:
+    """(workdir, which state) of 'OLD', 'OLD@best' or 'OLD@STEP'."""
+    whole = Path(branch).expanduser()
+    if whole.is_dir() or "@" not in branch:
+        return whole, "latest"
+    name, _, at = branch.rpartition("@")
+    return Path(name).expanduser(), at
+
+
+def _parent(run: Run, branch: str, *, force: bool) -> tuple[tuple[str, str], Restored, dict[str, tuple[Any, Any]]]:
+    """((branch, workdir), checkpoint, changed options) of the run that a new one branches from."""
+    folder, at = parse_branch(branch)
     if not (folder / "config.json").is_file():
-        raise DataError(f"--branch={branch}: {name} holds no run (no config.json)")
+        raise DataError(f"--branch={branch}: {folder} holds no run (no config.json)")
     changed = _changed(run, folder, force=force)
-    restored = restore_at(run, folder, at or "latest")
+    restored = restore_at(run, folder, at)
     if restored.control.get("data") != run.fingerprint and not force:
         differing = _differing(restored.control.get("data", {}), run.fingerprint)
         raise ConfigError(f"--branch={branch}: that run had other data ({differing}); or give --resume=force")
@@ -206,7 +220,7 @@ def _parent(run: Run, branch: str, *, force: bool) -> tuple[str, Restored, dict[
             f"train.total: {run.config.train.total!r} is {run.clock.total} updates; "
             f"{branch} has done {restored.step}: ask for more"
         )
-    return name, restored, changed
+    return (branch, str(folder)), restored, changed
 
 
 def restore_at(run: Run, workdir: Path, at: str, event: Callable[[str, str], None] | None = None) -> Restored:
@@ -234,10 +248,16 @@ def restore_at(run: Run, workdir: Path, at: str, event: Callable[[str, str], Non
     return restored
 
 
-def _reopened(control: Control, changed: dict[str, tuple[Any, Any]]) -> Control:
-    """A run that was stopped early goes on when it is asked for more, or watched otherwise."""
-    if any(key == "train.total" or key.startswith("early_stopping.") for key in changed):
-        return dataclasses.replace(control, stopped=0, stopping={})
+def _reopened(record: Record, control: Control, changed: dict[str, tuple[Any, Any]], step: int) -> Control:
+    """The control state under changed options: early stopping and plateau forget what no longer holds."""
+    sections = {key.partition(".")[0] for key in changed}
+    if sections - {"log", "checkpoint", "mesh"}:  # asked for more, or otherwise
+        control = dataclasses.replace(control, stopped=0, stopping={})
+    if "plateau.metric" in changed:
+        control = dataclasses.replace(control, plateau={}, lr_factors=dict(control.lr_factors))
+        factor = control.lr_factors.pop("plateau", 1.0)
+        if factor != 1.0:
+            record.event("plateau", f"lr factor {factor:g} → 1, because plateau.metric is another", step)
     return control
 
 
@@ -260,32 +280,3 @@ def _tell(record: Record, changed: dict[str, tuple[Any, Any]], step: int) -> Non
 def _differing(old: dict[str, int], new: dict[str, int]) -> str:
     keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     return ", ".join(f"{key} {old.get(key, 'none')} → {new.get(key, 'none')}" for key in keys)
-
-
-class Signals:
-    """SIGTERM and SIGINT are noted, for the loop to save and leave; one more after a second leaves at once.
-
-    Outside the main thread, or when not active, signals keep their usual meaning.
-    """
-
-    def __init__(self, *, active: bool) -> None:
-        self.active = active and threading.current_thread() is threading.main_thread()
-        self.received: int | None = None
-        self._at = 0.0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "Signals":
-        if self.active:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is None:
-            self.received, self._at = number, time.monotonic()
-        elif time.monotonic() - self._at > INSISTS:
-            os._exit(128 + number)  # what is committed stays whole

@@ -52,11 +52,9 @@ class StepOptions:
     def extra(self, params: Any) -> dict[str, Any]:
         """The first `extra` of a state: the first update that failed (-1: none); loss scale, good updates since;
         the fast parameters z of schedule-free training, the sum of its weights and the largest lr so far."""
-        extra: dict[str, Any] = {}
+        extra: dict[str, Any] = {"failed": jnp.full((), -1, jnp.int32)}
         if self.schedule_free:
             extra |= {"z": jax.tree.map(jnp.copy, params), "weight_sum": jnp.zeros(()), "top_lr": jnp.zeros(())}
-        if self.on_nan != "skip":
-            extra["failed"] = jnp.full((), -1, jnp.int32)
         if self.loss_scaling:
             extra |= {"loss_scale": jnp.full((), FIRST_SCALE), "good_steps": jnp.zeros((), jnp.int32)}
         return extra
@@ -147,7 +145,8 @@ def make_train_step(
         grads, sums, model_state = gradient(state, data, rows)
         fixed, trained = tree.split(state.params, frozen)
         norm = optax.tree.norm(grads)
-        good = jnp.isfinite(norm) & jnp.isfinite(sums["loss"][0])
+        known = jnp.isfinite(sums["loss"][0])
+        good = jnp.isfinite(norm) & known
         updates, opt_state = tx.update(grads, state.opt_state, trained, step=state.step, lr_scale=state.lr_scale)
         new = optax.apply_updates(trained, updates)
         extra, ema = dict(state.extra), state.ema
@@ -160,7 +159,7 @@ def make_train_step(
                 average = _averaged(average, new, state.step, options.ema_decay)
             ema = tree.merge(average, fixed)
         params = tree.merge(new, fixed)
-        judged, apply = _judged(state, good, options)
+        judged, apply, failed = _judged(state, good, known, options)
 
         def keep(new: Any, old: Any) -> Any:
             return jax.tree.map(lambda n, o: jnp.where(apply, n, o), new, old)
@@ -168,7 +167,9 @@ def make_train_step(
         one = jnp.ones(())
         sums = sums | {"grad_norm": jnp.stack([norm, one])}
         sums = {name: jnp.where(good, pair, 0.0) for name, pair in sums.items()}
-        sums["non_finite"] = jnp.stack([1.0 - good.astype(jnp.float32), one])
+        sums["non_finite"] = jnp.stack([failed.astype(jnp.float32), one])
+        if options.loss_scaling:
+            sums["overflow"] = jnp.stack([(~good & ~failed).astype(jnp.float32), one])
         new_state = TrainState(
             step=state.step + 1,
             params=keep(params, state.params),
@@ -230,22 +231,27 @@ def _schedule_free(
     return params, average, extra | {"z": z, "weight_sum": total, "top_lr": top}
 
 
-def _judged(state: TrainState, good: jax.Array, options: StepOptions) -> tuple[dict[str, jax.Array], jax.Array]:
-    """(what the next `extra` says of failures and of the loss scale, whether the update is applied)."""
-    names = ("failed", "loss_scale", "good_steps")
-    extra, apply = {name: state.extra[name] for name in names if name in state.extra}, good
-    bad = ~good
+def _judged(
+    state: TrainState, good: jax.Array, known: jax.Array, options: StepOptions
+) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+    """(what the next `extra` says of failures and of the loss scale, whether the update is applied, whether it failed).
+
+    An overflow of the scaled loss is what scaling is for: no failure, unless the loss itself is not finite.
+    """
+    extra, bad = {"failed": state.extra["failed"]}, ~good
     if options.loss_scaling:
-        scale, count = extra["loss_scale"], jnp.where(good, extra["good_steps"] + 1, 0)
+        scale, count = state.extra["loss_scale"], jnp.where(good, state.extra["good_steps"] + 1, 0)
+        bad = bad & (~known | (scale <= LEAST_SCALE))
         grown = jnp.where(count >= GROW_AFTER, scale * SCALE_GROWTH, scale)
-        extra["loss_scale"] = jnp.where(good, grown, jnp.maximum(scale * SCALE_BACKOFF, LEAST_SCALE))
+        smaller = jnp.where(bad, scale, jnp.maximum(scale * SCALE_BACKOFF, LEAST_SCALE))
+        extra["loss_scale"] = jnp.where(good, grown, smaller)
         extra["good_steps"] = jnp.where(count >= GROW_AFTER, 0, count)
-        bad = bad & (scale <= LEAST_SCALE)  # an overflow of the scaled loss is what scaling is for
-    if options.on_nan != "skip":
-        failed = extra["failed"]
-        extra["failed"] = jnp.where((failed < 0) & bad, state.step, failed)
-        apply = apply & (extra["failed"] < 0)
-    return extra, apply
+    if options.on_nan == "skip":
+        return extra, good, bad
+    before = state.extra["failed"] >= 0  # the state stands still since
+    extra = {name: jnp.where(before, state.extra[name], value) for name, value in extra.items()}
+    extra["failed"] = jnp.where(~before & bad, state.step, extra["failed"])
+    return extra, good & (extra["failed"] < 0), bad
 
 
 def advance(

@@ -13,8 +13,10 @@ import pytest
 from helpers import blobs, timeless, tiny, tiny_run
 from test_loop import assert_same_state, interrupt_at, rows_of
 
+import jtrain
 from jtrain.assembly import assemble
 from jtrain.errors import ConfigError, DataError, Interrupted, NonFiniteError
+from jtrain.io.checkpoint import Checkpoints
 from jtrain.io.progress import Screen
 from jtrain.loop import train
 from jtrain.losses import LOSSES
@@ -108,7 +110,7 @@ def test_schedule_free_training_equals_optax_and_evaluates_its_average():
     average = optax.contrib.schedule_free_eval_params(opt_state, params)
     assert_close(jax.tree.map(np.asarray, state.ema), average, rtol=1e-4, atol=1e-5)
     assert run.evaluate(state, "test")["ema/accuracy"] > 0.6
-    with pytest.raises(ConfigError, match=r"ema\.decay is 0"):
+    with pytest.raises(ConfigError, match=r"ema\.decay is 0\.0"):
         tiny_run(ema__kind="schedule_free")
     with pytest.raises(ConfigError, match=r"set optimizer\.adamw\.b1 to 0"):
         tiny_run(ema__kind="schedule_free", ema__decay=0.9)
@@ -136,7 +138,8 @@ def test_float16_overflow_is_skipped_halves_the_scale_and_recovers():
         scales.append(float(state.extra["loss_scale"]))
         losses.append(float(sums["loss"][0]))
         if step == 0:
-            assert float(sums["non_finite"][0]) == 1
+            assert float(sums["overflow"][0]) == 1
+            assert float(sums["non_finite"][0]) == 0
             assert_close(before, jax.tree.map(np.asarray, state.params), rtol=0, atol=0)
     assert scales[0] == 2.0**39
     assert scales[-1] == scales[-2] < 2.0**30
@@ -161,8 +164,6 @@ def test_raise_names_the_update_and_the_parameter_and_saves_what_is_needed_to_lo
     clean = run.init_state()
     for step in range(8):
         clean, _ = run.train_step(clean, *run.feeds["train"].train_batch(run.order, step))
-    from jtrain.io.checkpoint import Checkpoints
-
     saved = Checkpoints(tmp_path / "run/failures", keep=1, event=print, read_only=True).restore(8).state
     for path, leaf in to_flat(clean).items():
         if path.startswith(("params", "opt_state")):
@@ -243,18 +244,22 @@ def test_early_stopping_stops_restores_its_best_and_goes_on_when_asked(tmp_path)
     options = {"early_stopping__metric": "val/loss", "early_stopping__patience": 2, "early_stopping__min_delta": 0.05,
                "train__eval_every": "2steps"}  # fmt: skip
     result = train(tiny_run("200steps", **options), tmp_path / "run")
-    ended = result.history[-1]["step"]
+    ended = max(row["step"] for row in result.history)
     assert ended < 200
     vals = [row for row in result.history if row["split"] == "val"]
     assert int(result.state.step) == result.best["step"]
-    best = next(row for row in vals if row["step"] == result.best["step"])
-    assert best["accuracy"] == max(row["accuracy"] for row in vals)
+    assert result.best == {"step": int(result.state.step), "metric": "val/loss", "value": min(r["loss"] for r in vals)}
+    assert result.metrics["val"]["loss"] == result.best["value"]
+    run = tiny_run("200steps", **options)
+    assert run.evaluate(result.state, "test") == result.metrics["test"]
     again = train(tiny_run("200steps", **options), tmp_path / "run")
-    assert again.history[-1]["step"] == ended
+    assert max(row["step"] for row in again.history) == ended
+    tail = train(tiny_run("200steps", lr_scale=0.1, **options), tmp_path / "tail", branch=str(tmp_path / "run"))
+    assert max(row["step"] for row in tail.history) > ended
     memory = train(tiny_run("200steps", **options))
     assert_same_state(memory.state, result.state)
     more = train(tiny_run("210steps", **options), tmp_path / "run")
-    assert more.history[-1]["step"] > ended
+    assert max(row["step"] for row in more.history) > ended
 
 
 @pytest.mark.parametrize(
@@ -265,9 +270,13 @@ def test_early_stopping_stops_restores_its_best_and_goes_on_when_asked(tmp_path)
         ("early_stopping__metric", "test/loss", "no such metric"),
     ],
 )
-def test_watching_what_is_not_there_is_refused(field, value, words):
+def test_watching_what_is_not_there_is_refused_before_anything_is_written(field, value, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=words):
-        train(tiny_run(**{field: value}))
+        train(tiny_run(**{field: value}), "run")
+    with pytest.raises(ConfigError, match=words):
+        jtrain.check(tiny_run(**{field: value}))
+    assert not list(tmp_path.iterdir())
 
 
 def test_branch_continues_another_run_with_its_moments(tmp_path):
@@ -292,6 +301,75 @@ def test_branch_continues_another_run_with_its_moments(tmp_path):
             train(tiny_run("30steps", **options), tmp_path / "never", branch=branch)
     with pytest.raises(ConfigError, match=r"train\.total.*ask for more"):
         train(tiny_run("20steps", **options), tmp_path / "never", branch=f"{tmp_path}/old")
+
+
+def test_a_killed_or_rolled_back_branch_still_begins_with_its_parent(tmp_path):
+    options = {"schedule__name": "constant", "checkpoint__every": "50steps", "train__eval_every": "50steps"}
+    train(tiny_run("20steps", **options), tmp_path / "old")
+    whole = train(tiny_run("30steps", **options), tmp_path / "whole", branch=str(tmp_path / "old"))
+    run = tiny_run("30steps", **options)
+    run.feeds["train"].train_batch = None  # dies at its first step
+    with pytest.raises(TypeError):
+        train(run, tmp_path / "new", branch=str(tmp_path / "old"))
+    again = train(tiny_run("30steps", **options), tmp_path / "new", branch=str(tmp_path / "old"))
+    assert_same_state(whole.state, again.state)
+    with pytest.raises(ConfigError, match="began otherwise"):
+        train(tiny_run("31steps", **options), tmp_path / "new", branch=f"{tmp_path}/old@best")
+    bad = poisoned(tiny_run("30steps", train__on_nan="rollback", train__on_nan_limit=1, **options), 22, 30)
+    with pytest.raises(NonFiniteError):
+        train(bad, tmp_path / "back", branch=str(tmp_path / "old"))
+    assert "back to update 20" in (tmp_path / "back/events.jsonl").read_text()
+
+
+def test_a_branch_of_a_folder_with_an_at_sign(tmp_path):
+    train(tiny_run("6steps"), tmp_path / "o@ld")
+    assert int(train(tiny_run("8steps"), tmp_path / "new", branch=str(tmp_path / "o@ld")).state.step) == 8
+    assert int(train(tiny_run("8steps"), tmp_path / "n2", branch=f"{tmp_path}/o@ld@best").state.step) == 8
+
+
+def test_float16_does_not_take_a_nan_of_the_data_for_an_overflow():
+    with pytest.raises(NonFiniteError, match="update 9 of 20"):
+        train(poisoned(tiny_run(precision="float16"), 8))
+    with pytest.raises(NonFiniteError, match=r"train\.on_nan_limit 2"):
+        train(poisoned(tiny_run(precision="float16", train__on_nan="skip", train__on_nan_limit=2), 5, 20))
+
+
+def test_the_plateaus_factor_goes_back_with_its_memory_in_a_rollback(tmp_path):
+    options = {"plateau__metric": "val/loss", "plateau__patience": 0, "plateau__threshold": 0.9, "plateau__factor": 0.5,
+               "train__eval_every": "4steps", "schedule__name": "constant"}  # fmt: skip
+    plain = train(tiny_run("20steps", **options), tmp_path / "plain")
+    run = poisoned(tiny_run("20steps", train__on_nan="rollback", **options), 9)
+    inner, calls = run.feeds["train"].train_batch, []
+
+    def once(order, step):
+        calls.append(step)
+        if step == 9 and calls.count(9) > 1:
+            run.feeds["train"].train_batch = tiny_run().feeds["train"].train_batch
+            return run.feeds["train"].train_batch(order, step)
+        return inner(order, step)
+
+    run.feeds["train"].train_batch = once
+    back = train(run, tmp_path / "back")
+    assert float(back.state.lr_scale) == 0.5 * float(plain.state.lr_scale)
+
+
+def test_a_plateau_on_another_metric_forgets_the_old_one(tmp_path):
+    options = {"train__eval_every": "2steps", "schedule__name": "constant", "plateau__patience": 0}
+    train(tiny_run("8steps", plateau__metric="val/accuracy", plateau__threshold=0.9, **options), tmp_path / "run")
+    result = train(tiny_run("16steps", plateau__metric="val/loss", **options), tmp_path / "run")
+    losses = [row["loss"] for row in result.history if row["split"] == "val" and row["step"] > 8]
+    assert losses == sorted(losses, reverse=True)
+    assert float(result.state.lr_scale) == 1.0
+
+
+def test_a_run_that_was_raised_goes_on_under_another_policy_and_its_replay_is_renewed(tmp_path):
+    for scale in (1.0, 0.5):
+        with pytest.raises(NonFiniteError):
+            train(poisoned(tiny_run(lr_scale=scale), 8), tmp_path / "run")
+        saved = Checkpoints(tmp_path / "run/failures", keep=1, event=print, read_only=True).restore(8).state
+        assert float(saved["lr_scale"]) == scale
+    result = train(poisoned(tiny_run(train__on_nan="skip", lr_scale=0.5), 8), tmp_path / "run")
+    assert int(result.state.step) == 20
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "jtrain"
 FLOORS = {
-    0: {"errors", "durations", "mesh", "tree", "table", "shipped"},
+    0: {"errors", "durations", "mesh", "tree", "table", "shipped", "signals"},
     1: {"state", "losses", "metrics", "precision", "io"},
     2: {"optim", "models", "data", "task"},
     3: {"config", "config_files", "step", "evaluation"},

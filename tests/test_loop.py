@@ -24,7 +24,7 @@ from jtrain.io.progress import Screen
 from jtrain.loop import train
 from jtrain.losses import cross_entropy
 from jtrain.models.pure import Model, from_linen
-from jtrain.session import Signals
+from jtrain.signals import Signals
 from jtrain.state import to_flat
 from jtrain.step import advance
 

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 from helpers import blobs, tiny
 from hypothesis import given, settings
@@ -32,6 +33,7 @@ def test_update_count_logged_lr_and_schedule_agree(total, warmup, schedule, accu
     c = tiny(text, BATCH, schedule__name=schedule, log__every="1steps", mesh__devices=devices, lr_scale=scale)
     c.train.accumulate = accumulate
     c.optimizer.name = "sgd"
+    c.optimizer.sgd.momentum = c.optimizer.sgd.weight_decay = 0.0
     if updates > 3:
         c.schedule.warmup = warmup
     run = assemble(c, data=blobs())
@@ -43,3 +45,10 @@ def test_update_count_logged_lr_and_schedule_agree(total, warmup, schedule, accu
     expected = [float(run.optimizer.schedules["lr"](np.int64(k))) * scale for k in range(updates)]
     np.testing.assert_allclose([row["lr"] for row in rows], expected, rtol=1e-6)
     assert all(math.isfinite(lr) and lr >= 0 for lr in expected)
+    state = run.init_state()  # the lr that the step itself applied: plain SGD moves by lr × gradient
+    for k in range(min(updates, 4)):
+        before = jax.device_get(state.params)
+        state, sums = run.train_step(state, *run.feeds["train"].train_batch(run.order, k))
+        moved = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), before, jax.device_get(state.params))
+        norm = np.sqrt(sum((leaf.astype(np.float64) ** 2).sum() for leaf in jax.tree.leaves(moved)))
+        np.testing.assert_allclose(norm, expected[k] * float(sums["grad_norm"][0]), rtol=1e-3, atol=1e-7)

@@ -143,3 +143,8 @@ class Record:
             for writer in (self._metrics, self._events, self._tensorboard):
                 if writer:
                     writer.close()
+
+
+def measured(row: dict[str, Any]) -> dict[str, float]:
+    """The metrics of an evaluation's row."""
+    return {name: value for name, value in row.items() if name not in ("step", "epoch", "split")}

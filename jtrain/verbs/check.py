@@ -17,8 +17,9 @@ from jtrain.io.checkpoint import Checkpoints
 from jtrain.io.plots import schedule
 from jtrain.io.progress import Screen
 from jtrain.run import Run
-from jtrain.session import Signals
+from jtrain.signals import Signals
 from jtrain.state import to_flat
+from jtrain.supervise import Supervisor
 
 
 def check(run: Run, *, screen: Screen | None = None, out: str | Path | None = None) -> dict[str, float]:
@@ -63,6 +64,7 @@ def draw_schedule(run: Run, folder: Path, points: int = 2000) -> Path:
 
 
 def _check(run: Run, screen: Screen) -> dict[str, float]:
+    Supervisor.of(run)  # refuses metrics that the run does not have
     for line in header(run):
         screen.line(line)
     for line in (*options(run), *parameters(run)):

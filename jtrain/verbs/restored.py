@@ -48,5 +48,7 @@ def open_state(run: Run, workdir: str | Path, at: str | int = "latest", *, scree
     """
     screen = screen or Screen.quiet()
     restored = restore_at(run, Path(workdir), str(at), lambda kind, text: screen.line(f"{kind}: {text}"))
-    screen.line(f"checkpoint of update {restored.step} in {workdir}")
+    stopped = restored.control.get("stopped") and str(at) == "latest"
+    hint = "; the run was stopped early, its best is --at=best" if stopped else ""
+    screen.line(f"checkpoint of update {restored.step} in {workdir}{hint}")
     return place_state(run, restored)
