@@ -15,7 +15,7 @@ def make_mesh(devices: int = 0) -> Mesh:
     """A mesh of the first `devices` devices (0: all) with one axis, `data`.
 
     Raises:
-      ConfigError: when there are fewer devices than asked for, or JAX cannot use the platform that it is told to.
+      ConfigError: when there are fewer devices than asked for, or several processes, or JAX cannot use the platform that it is told to.
     """
     try:
         available = jax.devices()
@@ -23,6 +23,8 @@ def make_mesh(devices: int = 0) -> Mesh:
         reason, given = " ".join(str(error).split()), os.environ.get("JAX_PLATFORMS")
         hint = f"JAX_PLATFORMS={given}" if given else "JAX finds no device"
         raise ConfigError(f"{hint}: {reason}; JAX_PLATFORMS=cpu computes on the processor") from error
+    if jax.process_count() > 1:  # a save is a collective, and each process would read all data
+        raise ConfigError(f"mesh: {jax.process_count()} processes; a run is trained by one process, on all its devices")
     if devices > len(available):
         raise ConfigError(f"mesh.devices: {devices} asked for, {len(available)} there ({available[0].platform})")
     chosen = available[: devices or len(available)]

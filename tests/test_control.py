@@ -39,6 +39,19 @@ def poisoned(run, update, until=None):
     return run
 
 
+def good_on_a_second_look(run, update):
+    """NaN in the batch of `update` the first time alone: what a smaller lr is hoped to bring."""
+    bad, good = poisoned(run, update).feeds["train"].train_batch, tiny_run().feeds["train"].train_batch
+    seen = []
+
+    def train_batch(order, step):
+        seen.append(step)
+        return (good if seen.count(update) > 1 else bad)(order, step)
+
+    run.feeds["train"].train_batch = train_batch
+    return run
+
+
 def params(result):
     return jax.tree.map(np.asarray, result.state.params)
 
@@ -197,18 +210,7 @@ def test_a_skipped_update_leaves_everything_but_the_step_number(tmp_path):
 
 
 def test_rollback_goes_back_with_a_smaller_lr_and_gives_up_at_its_limit(tmp_path, capsys):
-    run = poisoned(tiny_run(train__on_nan="rollback"), 8)
-    inner = run.feeds["train"].train_batch
-    calls = []
-
-    def once(order, step):  # the second time the batch is good: what a smaller lr is hoped to bring
-        calls.append(step)
-        if step == 8 and calls.count(8) > 1:
-            run.feeds["train"].train_batch = tiny_run().feeds["train"].train_batch
-            return run.feeds["train"].train_batch(order, step)
-        return inner(order, step)
-
-    run.feeds["train"].train_batch = once
+    run = good_on_a_second_look(tiny_run(train__on_nan="rollback"), 8)
     result = train(run, tmp_path / "run", screen=Screen())
     assert int(result.state.step) == 20
     assert float(result.state.lr_scale) == 0.5
@@ -338,17 +340,7 @@ def test_the_plateaus_factor_goes_back_with_its_memory_in_a_rollback(tmp_path):
     options = {"plateau__metric": "val/loss", "plateau__patience": 0, "plateau__threshold": 0.9, "plateau__factor": 0.5,
                "train__eval_every": "4steps", "schedule__name": "constant"}  # fmt: skip
     plain = train(tiny_run("20steps", **options), tmp_path / "plain")
-    run = poisoned(tiny_run("20steps", train__on_nan="rollback", **options), 9)
-    inner, calls = run.feeds["train"].train_batch, []
-
-    def once(order, step):
-        calls.append(step)
-        if step == 9 and calls.count(9) > 1:
-            run.feeds["train"].train_batch = tiny_run().feeds["train"].train_batch
-            return run.feeds["train"].train_batch(order, step)
-        return inner(order, step)
-
-    run.feeds["train"].train_batch = once
+    run = good_on_a_second_look(tiny_run("20steps", train__on_nan="rollback", **options), 9)
     back = train(run, tmp_path / "back")
     assert float(back.state.lr_scale) == 0.5 * float(plain.state.lr_scale)
 

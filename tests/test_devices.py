@@ -10,7 +10,9 @@ from helpers import blobs, tiny
 from jtrain.assembly import assemble
 from jtrain.config import base
 from jtrain.data.order import Order
+from jtrain.errors import ConfigError
 from jtrain.loop import train
+from jtrain.mesh import make_mesh
 from jtrain.state import to_flat
 from jtrain.step import advance
 
@@ -145,3 +147,11 @@ def test_streamed_run_on_eight_devices_trains_and_resumes(tmp_path):
     again = train(assemble(c, data=blobs()), tmp_path / "run")
     assert int(first.state.step) == 9
     assert int(again.state.step) == 12
+
+
+def test_several_processes_and_missing_devices_are_refused(monkeypatch):
+    with pytest.raises(ConfigError, match=r"mesh\.devices: 99 asked for, 8 there"):
+        make_mesh(99)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ConfigError, match="2 processes"):
+        make_mesh()

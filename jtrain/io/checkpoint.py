@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import jax  # beside its use, makes numpy know "bfloat16" by name
 import numpy as np
 
 from jtrain.errors import DataError
@@ -260,9 +259,6 @@ def _unraisable(otherwise: Callable[[Any], Any], found: Any) -> None:
 
 def _write_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     filled = {path: array for path, array in arrays.items() if array.size}  # orbax refuses empty arrays
-    if jax.process_count() > 1:
-        # orbax's save begins with a collective that all processes must join; in a thread it would hang.
-        raise NotImplementedError("checkpoints of runs over several processes are not supported")
     if filled:
         _orbax().save(folder.absolute(), filled)
 
