@@ -15,7 +15,8 @@ def make_mesh(devices: int = 0) -> Mesh:
     """A mesh of the first `devices` devices (0: all) with one axis, `data`.
 
     Raises:
-      ConfigError: when there are fewer devices than asked for, or several processes, or JAX cannot use the platform that it is told to.
+      ConfigError: there are fewer devices than asked for, or several processes, or JAX cannot use the platform that
+        it is told to.
     """
     try:
         available = jax.devices()
