@@ -79,7 +79,9 @@ def test_an_array_that_the_caller_writes_into_afterwards_is_saved_as_it_was(make
 @pytest.mark.parametrize("state", [{}, {"a": np.zeros((0,), np.float32)}])
 def test_a_state_without_numbers_is_saved(make, state):
     make().save(1, state, {"x": 1}, block=True)
-    same(make().restore().state, state)
+    restored = make().restore()
+    same(restored.state, state)
+    assert restored.control == {"x": 1}
 
 
 def test_nothing_saved_restores_nothing(make):

@@ -122,6 +122,7 @@ def test_a_closed_stream_falls_silent():
     screen = Screen(stream)
     stream.close()
     screen.line("x")
+    assert screen._stream.silent
 
 
 def test_a_stream_closed_before_the_screen_is_made_is_silent():
@@ -130,6 +131,7 @@ def test_a_stream_closed_before_the_screen_is_made_is_silent():
     screen = Screen(stream)
     go(screen, 5)
     screen.line("x")
+    assert screen._stream.silent
 
 
 def test_a_program_without_any_output_is_silent(monkeypatch):
@@ -138,6 +140,7 @@ def test_a_program_without_any_output_is_silent(monkeypatch):
     go(screen, 5)
     screen.line("x")
     screen.close()
+    assert screen._stream.silent
 
 
 def test_a_pipe_to_head_does_not_end_the_program(tmp_path):
