@@ -41,7 +41,7 @@ def make_run(model: str) -> Any:
     c.optimizer.sgd.weight_decay = 0.0
     c.schedule.name = "constant"
     c.train.batch_size = batch
-    return jtrain.assemble(c, data=DataSet("random", ArrayExamples(inputs, targets), None, None, num_classes=10))
+    return jtrain.assemble(c, data=DataSet("random", ArrayExamples(inputs, targets), None, None, num_outputs=10))
 
 
 def make_bare(run: Any) -> tuple[Callable[..., Any], Any]:

@@ -50,7 +50,7 @@ def data(run: Run) -> str:
     sizes = " + ".join(f"{len(feed.examples):,} {name}" for name, feed in run.feeds.items())
     sample, _ = run.data.train.fetch(np.arange(1))
     shape = "×".join(map(str, sample.shape[1:])) or "scalar"
-    text = f"{run.data.name} · {sizes} · {shape} {sample.dtype}, {run.data.num_classes} classes"
+    text = f"{run.data.name} · {sizes} · {shape} {sample.dtype}, {run.data.num_outputs} classes"
     return text + (f" · {run.config.augment}" if run.config.augment else "")
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import zlib
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import ml_collections
@@ -11,7 +11,7 @@ import numpy as np
 
 from jtrain import config as configs
 from jtrain.data import sources
-from jtrain.data.examples import DataSet, Examples, check_finite, check_labels, cut_validation
+from jtrain.data.examples import DataSet, Examples, TargetKind, Wanted, check_finite, check_targets, cut_validation
 from jtrain.data.feed import Feed, is_resident
 from jtrain.errors import ConfigError
 
@@ -19,19 +19,22 @@ STATISTICS_EXAMPLES = 10_000  # evenly spaced, from which normalising is measure
 FINGERPRINT_EXAMPLES = 64  # evenly spaced, by which a resumed run knows its data again
 
 
-def load(config: ml_collections.ConfigDict, given: Any) -> DataSet:
+def load(config: ml_collections.ConfigDict, given: Any, targets: TargetKind | Literal["any"]) -> DataSet:
     """The data set of a config, or the one given, with a validation split: its own, or one cut from train.
+
+    `targets` is what the task needs.
 
     Raises:
       ConfigError, DataError: it is missing, or its values are wrong; the message names the split.
     """
+    wanted = Wanted(config.seed, targets)
     if isinstance(given, DataSet):
         dataset = given
     elif given is not None:
-        dataset = sources.from_arrays(given)
+        dataset = sources.from_arrays(given, wanted)
     else:
         source, source_options = configs.choice(config, "data")
-        dataset = source(config.seed, **source_options)
+        dataset = source(wanted, **source_options)
     if dataset.val is not None:
         if config.data.validation not in (0.0, configs.schema()["data.validation"].default):
             raise ConfigError(
@@ -43,7 +46,7 @@ def load(config: ml_collections.ConfigDict, given: Any) -> DataSet:
         dataset = dataclasses.replace(dataset, train=train, val=val)
     for name, examples in _splits(dataset).items():
         if is_resident(examples, config.data.placement):
-            _check(dataset.num_classes, name, *examples.arrays())
+            _check(dataset, name, *examples.arrays())
     return dataset
 
 
@@ -53,9 +56,9 @@ def _splits(dataset: DataSet) -> dict[str, Examples]:
 
 
 def _check(
-    num_classes: int, where: str, inputs: np.ndarray, targets: np.ndarray, rows: np.ndarray | None = None
+    dataset: DataSet, where: str, inputs: np.ndarray, targets: np.ndarray, rows: np.ndarray | None = None
 ) -> None:
-    check_labels(targets, num_classes, where, rows)
+    check_targets(targets, dataset.targets, dataset.num_outputs, where, rows)
     check_finite(inputs, where, rows)
 
 
@@ -64,7 +67,7 @@ def feeds(config: ml_collections.ConfigDict, dataset: DataSet, mesh: jax.shardin
     return {
         name: Feed(
             examples, mesh, resident=is_resident(examples, config.data.placement),
-            check=functools.partial(_check, dataset.num_classes, name),
+            check=functools.partial(_check, dataset, name),
         )
         for name, examples in _splits(dataset).items()
     }  # fmt: skip
@@ -91,7 +94,7 @@ def fingerprint(dataset: DataSet) -> dict[str, int]:
     inputs, targets = dataset.train.fetch(_spread(len(dataset.train), FINGERPRINT_EXAMPLES))
     checksum = zlib.crc32(targets.tobytes(), zlib.crc32(inputs.tobytes()))
     sizes = {name: len(examples) for name, examples in _splits(dataset).items()}
-    return sizes | {"classes": dataset.num_classes, "checksum": checksum}
+    return sizes | {"outputs": dataset.num_outputs, "checksum": checksum}
 
 
 def _spread(examples: int, most: int) -> np.ndarray:

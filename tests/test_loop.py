@@ -327,7 +327,7 @@ def test_wrong_values_in_streamed_data_name_their_row():
     inputs, targets = blobs()["train"]
     targets = targets.copy()
     targets[40] = 7
-    source = DataSet("mine", ArrayExamples(inputs, targets), None, None, num_classes=3)
+    source = DataSet("mine", ArrayExamples(inputs, targets), None, None, num_outputs=3)
     run = assemble(tiny("20steps", data__placement="streamed", data__validation=0.0), data=source)
     with pytest.raises(DataError, match="train target of row 40 is 7"):
         train(run)

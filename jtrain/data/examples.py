@@ -1,11 +1,31 @@
 """Examples and data sets: the types that sources make, the validation cut, and the checks of values."""
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from jtrain.errors import ConfigError, DataError
+
+# What targets are: class numbers [n]; 0 or 1 for every class [n, classes]; numbers [n] or [n, k]; tokens [n, length].
+TargetKind = Literal["class", "classes", "values", "tokens"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What a run asks of a source.
+
+    Attributes:
+      seed: of the run.
+      targets: what the task needs; "any" where it makes its own (autoencoding).
+    """
+
+    seed: int = 0
+    targets: TargetKind | Literal["any"] = "class"
+
+
+class BrokenRecord(DataError):
+    """One stored example cannot be read; the message names the file and the record."""
 
 
 class Examples(Protocol):
@@ -14,7 +34,7 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def fetch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(inputs [b, …], targets [b, …]) of the examples numbered `rows` [b]."""
+        """(inputs [b, …], targets [b, …]) of the examples numbered `rows` [b]; raises BrokenRecord."""
         ...
 
     @property
@@ -106,8 +126,9 @@ class DataSet:
       val: the source's own validation split. It is used only where no share is cut from train
         (`data.validation` 0); a cut replaces it.
       test: for the last evaluation.
-      num_classes: targets are below it.
-      class_names: one per class, or empty.
+      num_outputs: classes, targets or tokens there are; for "values" how many an example has.
+      targets: what they are.
+      class_names: one per class, target or token, or empty.
       note: a line for the run's header, such as what the data is not.
     """
 
@@ -115,7 +136,8 @@ class DataSet:
     train: Examples
     val: Examples | None
     test: Examples | None
-    num_classes: int
+    num_outputs: int
+    targets: TargetKind = "class"
     class_names: tuple[str, ...] = ()
     note: str = ""
 
@@ -143,12 +165,14 @@ def cut_validation(train: Examples, share: float, seed: int) -> tuple[Subset, Su
     return Subset(train, np.sort(rows[held_out:])), Subset(train, np.sort(rows[:held_out]))
 
 
-def check_labels(targets: Any, num_classes: int, where: str, rows: np.ndarray | None = None) -> None:
-    """Checks that targets are class numbers.
+def check_targets(targets: Any, kind: TargetKind, num_outputs: int, where: str, rows: np.ndarray | None = None) -> None:
+    """Checks that targets are what their kind says.
 
     Args:
-      targets: [n].
-      num_classes: valid ones are 0 to num_classes − 1.
+      targets: [n] or [n, …].
+      kind: of the targets; "class" and "tokens" are whole numbers from 0 to num_outputs − 1, "classes" are 0 or 1,
+        "values" are finite.
+      num_outputs: of the data set.
       where: the split, for the message.
       rows: [n] numbers of the examples in the split, where it is not all of them in order.
 
@@ -156,24 +180,41 @@ def check_labels(targets: Any, num_classes: int, where: str, rows: np.ndarray | 
       DataError: naming the split, the first wrong row, its value and the valid range.
     """
     targets = np.asarray(targets)
-    if targets.ndim != 1 or targets.dtype.kind not in "iu":
-        raise DataError(
-            f"data: {where} targets must be whole numbers of shape [examples], "
-            f"got {targets.dtype} {list(targets.shape)}"
-        )
-    wrong = (targets < 0) | (targets >= num_classes)
+    form, shape = _FORMS[kind]
+    wide = kind in ("classes", "values") and num_outputs > 1
+    kinds = {"values": "f", "classes": "biuf"}.get(kind, "iu")
+    if targets.dtype.kind not in kinds or targets.ndim not in shape or (wide and targets.shape[1:] != (num_outputs,)):
+        raise DataError(f"data: {where} targets must be {form}, got {targets.dtype} {list(targets.shape)}")
+    if kind == "values":
+        check_finite(targets, where, rows, what="target")
+        return
+    if kind == "classes":
+        wrong, valid = (targets != 0) & (targets != 1), "0 and 1"
+    else:
+        wrong, valid = (targets < 0) | (targets >= num_outputs), f"0 to {num_outputs - 1}"
     if wrong.any():
-        row = int(np.argmax(wrong))
+        bad = wrong.reshape(len(targets), -1).any(axis=1)
+        row = int(np.argmax(bad))
+        value = targets[row][wrong[row]].flat[0] if targets.ndim > 1 else targets[row]
         raise DataError(
-            f"data: {where} target of row {_number(row, rows)} is {targets[row]}; valid are 0 to {num_classes - 1} "
-            f"({int(wrong.sum())} of {len(targets)} rows are wrong)"
+            f"data: {where} target of row {_number(row, rows)} is {value}; valid are {valid} "
+            f"({int(bad.sum())} of {len(targets)} rows are wrong)"
         )
 
 
-def check_finite(inputs: Any, where: str, rows: np.ndarray | None = None) -> None:
+# kind -> (words, how many axes there may be)
+_FORMS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "class": ("whole numbers of shape [examples]", (1,)),
+    "classes": ("0 or 1 for every class, of shape [examples, classes]", (2,)),
+    "values": ("numbers of shape [examples] or [examples, values]", (1, 2)),
+    "tokens": ("whole numbers of shape [examples, length]", (2,)),
+}
+
+
+def check_finite(inputs: Any, where: str, rows: np.ndarray | None = None, *, what: str = "input") -> None:
     """Checks that inputs [n, …] hold no NaN or infinity; raises DataError naming the split and the first row.
 
-    `rows` [n] are their numbers in the split, where it is not all of them in order.
+    `rows` [n] are their numbers in the split, where it is not all of them in order; `what` they are, for the message.
     """
     inputs = np.asarray(inputs)
     if inputs.dtype.kind in "iub":
@@ -184,8 +225,10 @@ def check_finite(inputs: Any, where: str, rows: np.ndarray | None = None) -> Non
         if np.isfinite(inputs.min()) and np.isfinite(inputs.max()):
             return
     row = int(np.argmin(np.isfinite(inputs).all(axis=axes)))
-    value = inputs[row][~np.isfinite(inputs[row])].flat[0]
-    raise DataError(f"data: {where} input of row {_number(row, rows)} holds {value}; remove such rows, or fill them in")
+    value = inputs[row][~np.isfinite(inputs[row])].flat[0] if inputs.ndim > 1 else inputs[row]
+    raise DataError(
+        f"data: {where} {what} of row {_number(row, rows)} holds {value}; remove such rows, or fill them in"
+    )
 
 
 def _number(row: int, rows: np.ndarray | None) -> int:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import numpy as np
 
-from jtrain.data.examples import ArrayExamples, DataSet
+from jtrain.data.examples import ArrayExamples, DataSet, Wanted
 from jtrain.table import Natural, NonNegative, Range
 
 Examples = Annotated[int, Range(1, 200_000)]
@@ -15,7 +15,7 @@ _CHUNK = 512  # images drawn at a time, so that the work stays in the processor'
 
 
 def shapes(
-    seed: int,
+    wanted: Wanted,
     *,
     examples: Examples = 20_000,
     test_examples: Examples = 4_000,
@@ -26,7 +26,7 @@ def shapes(
     """Ten classes of shapes and patterns in random colours, places, sizes and angles, on a shaded ground with noise.
 
     Args:
-      seed: not used; the examples depend on `data_seed` alone.
+      wanted: not used; the examples depend on `data_seed` alone.
       examples: in train; each class as often as the others, or once more.
       test_examples: in test, drawn from another stream.
       noise: standard deviation of the pixel noise; 1 is from black to white.
@@ -38,7 +38,7 @@ def shapes(
         train=ArrayExamples(*_draw_split(examples, size, noise, (data_seed, 0))),
         val=None,
         test=ArrayExamples(*_draw_split(test_examples, size, noise, (data_seed, 1))),
-        num_classes=len(SHAPES),
+        num_outputs=len(SHAPES),
         class_names=tuple(SHAPES),
         note=NOTE,
     )

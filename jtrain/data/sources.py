@@ -1,10 +1,11 @@
 """Where data comes from: the table of sources, the small ones, and data given by a program.
 
-A source is `source(seed, *, options) -> DataSet`; `seed` is the run's. None of these uses it: the same
-examples are in train and test whatever the run's seed.
+A source is `source(wanted, *, options) -> DataSet`; `wanted` says the run's seed and what targets its task needs.
+None of these uses the seed: the same examples are in train and test whatever the run's seed.
 """
 
 import importlib.util
+import math
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jtrain.data.examples import ArrayExamples, DataSet, check_labels
+from jtrain.data.examples import ArrayExamples, DataSet, TargetKind, Wanted, check_targets
 from jtrain.data.shapes import shapes
 from jtrain.data.tfds import tfds
 from jtrain.errors import ConfigError, DataError
@@ -23,11 +24,11 @@ SPLITS = ("train", "val", "test")
 _DIGITS_SPLIT_SEED = 20241  # of the fixed train and test split, never the run's
 
 
-def digits(seed: int, *, test: Fraction = 0.2) -> DataSet:
+def digits(wanted: Wanted, *, test: Fraction = 0.2) -> DataSet:
     """The 1,797 handwritten digits that come with scikit-learn: uint8 [8, 8, 1], values 0 to 16, ten classes.
 
     Args:
-      seed: not used; the split is fixed.
+      wanted: not used; the split is fixed.
       test: share of each class in the test split; 0 is no test split.
     """
     table = _digits_table()
@@ -45,16 +46,16 @@ def digits(seed: int, *, test: Fraction = 0.2) -> DataSet:
         train=ArrayExamples(inputs[~in_test], targets[~in_test]),
         val=None,
         test=ArrayExamples(inputs[in_test], targets[in_test]) if in_test.any() else None,
-        num_classes=10,
+        num_outputs=10,
         class_names=tuple("0123456789"),
     )
 
 
-def npz(seed: int, *, path: str = "", inputs: str = "inputs", targets: str = "targets") -> DataSet:
+def npz(wanted: Wanted, *, path: str = "", inputs: str = "inputs", targets: str = "targets") -> DataSet:
     """Arrays from one .npz file: `train_inputs` and `train_targets`, and the same with `val_` or `test_` if there.
 
     Args:
-      seed: not used.
+      wanted: what the targets are taken for.
       path: of the file; `~` is the home folder.
       inputs: what the keys of inputs end with.
       targets: what the keys of targets end with.
@@ -77,10 +78,10 @@ def npz(seed: int, *, path: str = "", inputs: str = "inputs", targets: str = "ta
                 has = ", ".join(sorted(arrays)) or "nothing"
                 raise DataError(f"data.npz: {file} has no {key!r}; it has: {has}")
         given[split] = (arrays[keys[0]], arrays[keys[1]])
-    return _from_arrays(given, name=file.name, where=f"{file}: ")
+    return _from_arrays(given, wanted, name=file.name, where=f"{file}: ")
 
 
-def arrays(seed: int) -> DataSet:
+def arrays(wanted: Wanted) -> DataSet:
     """Stands for data that a program gives; nothing can be loaded by this name alone."""
     others = ", ".join(name for name in SOURCES if name != "arrays")
     raise ConfigError(
@@ -89,18 +90,19 @@ def arrays(seed: int) -> DataSet:
     )
 
 
-def from_arrays(data: Mapping[str, tuple[Any, Any]] | tuple[Any, Any]) -> DataSet:
+def from_arrays(data: Mapping[str, tuple[Any, Any]] | tuple[Any, Any], wanted: Wanted = Wanted()) -> DataSet:  # noqa: B008
     """A data set of your own arrays.
 
     Args:
-      data: {'train': (inputs [n, …], targets [n]), 'val': …, 'test': …}, or the pair of train alone. Targets
-        are class numbers from 0; there are as many classes as the greatest target of all splits plus one. float64
+      data: {'train': (inputs [n, …], targets [n]), 'val': …, 'test': …}, or the pair of train alone. float64
         becomes float32 and wide integers int32, which is what a device computes in; True and False are 1 and 0.
+      wanted: what the targets are: class numbers from 0 (as many classes as the greatest target of all splits
+        plus one), 0 or 1 for every class, numbers, or tokens; for "any" they may be missing (None).
 
     Raises:
       ConfigError: not such a dict or pair. DataError: naming the split whose arrays do not fit.
     """
-    return _from_arrays(data, name="arrays", where="")
+    return _from_arrays(data, wanted, name="arrays", where="")
 
 
 SOURCES: dict[str, Callable[..., DataSet]] = {
@@ -145,7 +147,7 @@ def as_inputs(inputs: np.ndarray, where: str) -> np.ndarray:
     return inputs
 
 
-def _from_arrays(data: Any, *, name: str, where: str) -> DataSet:
+def _from_arrays(data: Any, wanted: Wanted, *, name: str, where: str) -> DataSet:
     if isinstance(data, tuple | list):
         data = {"train": data}
     if not isinstance(data, Mapping):
@@ -155,7 +157,8 @@ def _from_arrays(data: Any, *, name: str, where: str) -> DataSet:
             raise ConfigError(f"data: no such split {split!r}{did_you_mean(str(split), SPLITS)}")
     if "train" not in data:
         raise ConfigError(f"data: has no 'train' split, only {', '.join(data) or 'nothing'}")
-    checked = {split: _pair(pair, where + split) for split, pair in data.items()}
+    kind = wanted.targets
+    checked = {split: _pair(pair, kind, where + split) for split, pair in data.items()}
     train = checked["train"][0]
     for split, (inputs, _) in checked.items():
         if inputs.shape[1:] != train.shape[1:] or inputs.dtype != train.dtype:
@@ -163,26 +166,53 @@ def _from_arrays(data: Any, *, name: str, where: str) -> DataSet:
                 f"data: {where}{split} inputs are {inputs.dtype} {list(inputs.shape[1:])} each, "
                 f"but those of train are {train.dtype} {list(train.shape[1:])}"
             )
-    num_classes = 1 + max(int(targets.max()) for _, targets in checked.values())
+    targets = {split: targets for split, (_, targets) in checked.items()}
+    shapes = {split: array.shape[1:] for split, array in targets.items()}
+    if kind != "any" and len(set(shapes.values())) > 1:
+        raise DataError(
+            f"data: {where}targets differ in shape: " + ", ".join(f"{k} {list(v)}" for k, v in shapes.items())
+        )
     splits = {split: ArrayExamples(*pair) for split, pair in checked.items()}
-    return DataSet(name, splits["train"], splits.get("val"), splits.get("test"), num_classes)
+    kept: TargetKind = kind if kind != "any" else "class"
+    if kept in ("class", "tokens"):
+        num_outputs = 1 + max(int(array.max(initial=0)) for array in targets.values())
+    else:
+        num_outputs = math.prod(targets["train"].shape[1:])
+    return DataSet(name, splits["train"], splits.get("val"), splits.get("test"), num_outputs, kept)
 
 
-def _pair(pair: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
+def _pair(pair: Any, kind: str, where: str) -> tuple[np.ndarray, np.ndarray]:
     """One split as arrays that a device takes as they are."""
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise ConfigError(f"data: {where} must be a pair (inputs, targets), got {type(pair).__name__}")
     try:
-        inputs, targets = (np.asarray(array) for array in pair)
+        inputs = as_inputs(np.asarray(pair[0]), f"{where} inputs")
+        targets = np.asarray(pair[1])
     except ValueError as error:
         raise DataError(f"data: {where} is not an array, its examples differ in shape ({error})") from error
-    inputs = as_inputs(inputs, f"{where} inputs")
-    if targets.dtype == bool:
-        targets = targets.astype(np.int32)
+    if kind == "any":
+        return inputs, np.zeros(len(inputs), np.int32)
     if targets.shape[:1] != inputs.shape[:1]:
         raise DataError(f"data: {where} has {len(inputs)} inputs, but targets of shape {list(targets.shape)}")
-    check_labels(targets, 2**31 - 1, where)
-    return inputs, targets.astype(np.int32)
+    return inputs, as_targets(targets, kind, where)
+
+
+def as_targets(targets: np.ndarray, kind: str, where: str) -> np.ndarray:
+    """Targets [n, …] of a kind in the type that a device takes: int32, or float32 for "classes" and "values".
+
+    Raises:
+      DataError: naming `where`, when they are not of that kind; the message says which task they would suit.
+    """
+    if kind in ("class", "tokens") and targets.dtype.kind == "f" and targets.size:
+        hint = '; numbers are for task.name="regression"' if kind == "class" else ""
+        raise DataError(f"data: {where} targets must be whole numbers, got {targets.dtype} {list(targets.shape)}{hint}")
+    if targets.dtype == bool or (kind in ("classes", "values") and targets.dtype.kind in "biuf"):
+        targets = targets.astype(np.float32 if kind in ("classes", "values") else np.int32)
+    if kind == "values" and targets.ndim == 2 and targets.shape[1] == 1:
+        targets = targets[:, 0]
+    width = targets.shape[1] if targets.ndim > 1 else 1
+    check_targets(targets, kind, width if kind in ("classes", "values") else 2**31 - 1, where)  # type: ignore[arg-type]
+    return targets if targets.dtype.kind == "f" else targets.astype(np.int32)
 
 
 def _digits_table() -> np.ndarray:

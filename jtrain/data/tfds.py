@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from jtrain.data import array_cache
-from jtrain.data.examples import ArrayExamples, DataSet, Examples
+from jtrain.data.examples import ArrayExamples, DataSet, Examples, Wanted
 from jtrain.data.tfds_records import Records, open_records
 from jtrain.errors import ConfigError, DataError
 from jtrain.table import Range, did_you_mean
@@ -24,7 +24,7 @@ ImageSize = Annotated[int, Range(0, 4096)]
 
 
 def tfds(
-    seed: int,
+    wanted: Wanted,
     *,
     name: str = "cifar10",
     data_dir: str = "",
@@ -38,7 +38,7 @@ def tfds(
     """A labelled data set that tensorflow-datasets has prepared in its array_record format.
 
     Args:
-      seed: not used.
+      wanted: what kind of targets.
       name: of the data set: "cifar10", "cifar10:3.0.2", "set/config".
       data_dir: folder of prepared data sets; "" is $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       train: split for training, slices too: "train[:90%]".
@@ -59,7 +59,9 @@ def tfds(
         if split or option == "train":
             examples, notes = _split(folder, name, option, split, (input_key, target_key, image_size), cache)
             splits[option] = examples
-    return DataSet(name, splits["train"], None, splits.get("test"), notes["num_classes"], tuple(notes["class_names"]))
+    return DataSet(
+        name, splits["train"], None, splits.get("test"), notes["num_classes"], class_names=tuple(notes["class_names"])
+    )
 
 
 def _split(

@@ -75,7 +75,7 @@ def _check(run: Run, screen: Screen) -> dict[str, float]:
     if sums.pop("non_finite")[0]:
         raise NonFiniteError(f"the first update: {culprit(run, state, 0)}; look at the data, or try clip.name=norm")
     found = {name: float(pair[0] / pair[1]) for name, pair in sums.items()}
-    guess = np.log(run.data.num_classes)
+    guess = np.log(run.data.num_outputs)
     screen.line(
         f"one step       loss {found['loss']:.4f} (guessing gives {guess:.4f}), gradient norm {found['grad_norm']:.3g}"
     )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jtrain.data.examples import ArrayExamples, Subset, check_finite, check_labels, cut_validation
+from jtrain.data.examples import ArrayExamples, Subset, check_finite, check_targets, cut_validation
 from jtrain.errors import ConfigError, DataError
 
 
@@ -62,7 +62,7 @@ def test_validation_cut_that_leaves_nothing_names_its_key(count, share):
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint8])
 def test_labels_in_range_pass(dtype):
-    check_labels(np.array([0, 9, 3], dtype), 10, "train")
+    check_targets(np.array([0, 9, 3], dtype), "class", 10, "train")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_labels_in_range_pass(dtype):
 )
 def test_wrong_label_is_named_with_split_row_and_range(targets, words):
     with pytest.raises(DataError, match=words):
-        check_labels(targets, 10, "val")
+        check_targets(targets, "class", 10, "val")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

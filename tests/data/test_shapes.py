@@ -3,29 +3,30 @@ import itertools
 import numpy as np
 import pytest
 
+from jtrain.data.examples import Wanted
 from jtrain.data.shapes import SHAPES, shapes
 from jtrain.table import options
 
 
 def arrays(**given):
-    dataset = shapes(0, **given)
+    dataset = shapes(Wanted(), **given)
     return *dataset.train.arrays(), *dataset.test.arrays()
 
 
 def test_images_and_labels_are_as_promised():
-    dataset = shapes(0, examples=105, test_examples=20)
+    dataset = shapes(Wanted(), examples=105, test_examples=20)
     inputs, targets = dataset.train.arrays()
     assert inputs.shape == (105, 32, 32, 3)
     assert inputs.dtype == np.uint8
     assert targets.dtype == np.int32
     assert sorted(np.bincount(targets, minlength=10)) == [10] * 5 + [11] * 5
-    assert dataset.num_classes == len(dataset.class_names) == 10
+    assert dataset.num_outputs == len(dataset.class_names) == 10
     assert "not CIFAR" in dataset.note
 
 
 def test_set_depends_on_its_own_seed_and_not_on_the_runs():
-    one, other_run = shapes(0, examples=30, test_examples=10), shapes(1, examples=30, test_examples=10)
-    other_data = shapes(0, examples=30, test_examples=10, data_seed=1)
+    one, other_run = shapes(Wanted(), examples=30, test_examples=10), shapes(Wanted(1), examples=30, test_examples=10)
+    other_data = shapes(Wanted(), examples=30, test_examples=10, data_seed=1)
     for split in ("train", "test"):
         first, same, different = (getattr(d, split).arrays()[0] for d in (one, other_run, other_data))
         assert np.array_equal(first, same)

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from jtrain.data.examples import check_labels
+from jtrain.data.examples import Wanted, check_targets
 from jtrain.data.sources import SOURCES, from_arrays
 from jtrain.errors import ConfigError, DataError
 from jtrain.table import options
@@ -21,7 +21,7 @@ def test_digits_are_those_of_scikit_learn():
     from sklearn.datasets import load_digits
 
     loaded = load_digits()
-    dataset = SOURCES["digits"](0)
+    dataset = SOURCES["digits"](Wanted())
     together = [np.concatenate(pair) for pair in zip(dataset.train.arrays(), dataset.test.arrays(), strict=True)]
     assert together[0].dtype == np.uint8
     assert together[0].shape == (1797, 8, 8, 1)
@@ -32,20 +32,22 @@ def test_digits_are_those_of_scikit_learn():
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.01])
 def test_digits_test_split_is_stratified_and_the_same_for_every_seed(share):
-    one, other = (SOURCES["digits"](seed, test=share) for seed in (0, 1))
+    one, other = (SOURCES["digits"](Wanted(seed), test=share) for seed in (0, 1))
     assert np.array_equal(one.test.arrays()[0], other.test.arrays()[0])
     in_train, in_test = (np.bincount(split.arrays()[1]) for split in (one.train, one.test))
     assert in_test.tolist() == [round(share * count) for count in in_train + in_test]
 
 
 def test_digits_without_a_test_share_have_no_test_split():
-    dataset = SOURCES["digits"](0, test=0.0)
+    dataset = SOURCES["digits"](Wanted(), test=0.0)
     assert dataset.test is None
     assert len(dataset.train) == 1797
 
 
 def test_digits_load_without_importing_scikit_learn():
-    code = "import sys; from jtrain.data.sources import SOURCES; SOURCES['digits'](0); print('sklearn' in sys.modules)"
+    code = (
+        "import sys; from jtrain.data.sources import SOURCES; SOURCES['digits'](None); print('sklearn' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -58,12 +60,12 @@ def test_pair_becomes_the_train_split():
     dataset = from_arrays(pair(6, classes=3))
     assert len(dataset.train) == 6
     assert dataset.val is dataset.test is None
-    assert dataset.num_classes == 3
+    assert dataset.num_outputs == 3
 
 
 def test_classes_are_counted_over_all_splits():
     dataset = from_arrays({"train": pair(classes=2), "val": pair(classes=3), "test": pair(8, classes=5)})
-    assert dataset.num_classes == 5
+    assert dataset.num_outputs == 5
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (4, 4, 8)
 
 
@@ -94,7 +96,7 @@ def test_boolean_targets_are_classes_0_and_1():
     dataset = from_arrays((np.ones((3, 2)), np.array([True, False, True])))
     assert dataset.train.arrays()[1].tolist() == [1, 0, 1]
     assert dataset.train.arrays()[1].dtype == np.int32
-    assert dataset.num_classes == 2
+    assert dataset.num_outputs == 2
 
 
 x, y = pair()
@@ -133,7 +135,7 @@ def test_arrays_that_do_not_fit_are_named_by_split(data, kind, words):
 
 def test_name_arrays_alone_says_where_they_come_from():
     with pytest.raises(ConfigError, match=r"jtrain\.assemble\(config, data=.*digits, shapes"):
-        SOURCES["arrays"](0)
+        SOURCES["arrays"](Wanted())
 
 
 def saved(path, **given) -> str:
@@ -144,17 +146,17 @@ def saved(path, **given) -> str:
 def test_npz_gives_the_arrays_of_its_splits(tmp_path):
     inputs, targets = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32), np.arange(9) % 3
     path = saved(tmp_path / "a.npz", train_x=inputs, train_y=targets, test_x=inputs[:2], test_y=targets[:2])
-    dataset = SOURCES["npz"](0, path=path, inputs="x", targets="y")
+    dataset = SOURCES["npz"](Wanted(), path=path, inputs="x", targets="y")
     assert np.array_equal(dataset.train.arrays()[0], inputs)
     assert np.array_equal(dataset.test.arrays()[1], targets[:2])
     assert dataset.val is None
-    assert dataset.num_classes == 3
-    check_labels(dataset.train.arrays()[1], 3, "train")
+    assert dataset.num_outputs == 3
+    check_targets(dataset.train.arrays()[1], "class", 3, "train")
 
 
 def test_npz_without_a_path_names_the_key():
     with pytest.raises(ConfigError, match=r"^data\.npz\.path: "):
-        SOURCES["npz"](0)
+        SOURCES["npz"](Wanted())
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def test_npz_without_a_path_names_the_key():
 def test_npz_with_missing_or_unequal_arrays_is_named(tmp_path, arrays, words):
     path = saved(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError, match=words):
-        SOURCES["npz"](0, path=path)
+        SOURCES["npz"](Wanted(), path=path)
 
 
 def npy_bytes() -> bytes:
@@ -203,18 +205,18 @@ GOOD = npz_bytes(train_inputs=np.zeros((500, 8)), train_targets=np.zeros(500, np
 def test_damaged_npz_is_a_clear_error(tmp_path, content):
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.npz") as caught:
-        SOURCES["npz"](0, path=str(tmp_path / "a.npz"))
+        SOURCES["npz"](Wanted(), path=str(tmp_path / "a.npz"))
     assert "\n" not in str(caught.value)
 
 
 def test_npz_never_unpickles(tmp_path):
     path = saved(tmp_path / "a.npz", train_inputs=np.array([{"a": 1}], object), train_targets=np.array([0]))
     with pytest.raises(DataError, match="cannot be read"):
-        SOURCES["npz"](0, path=path)
+        SOURCES["npz"](Wanted(), path=path)
 
 
 def test_missing_npz_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no file .*nothing\.npz"):
-        SOURCES["npz"](0, path=str(tmp_path / "nothing.npz"))
+        SOURCES["npz"](Wanted(), path=str(tmp_path / "nothing.npz"))
     with pytest.raises(DataError, match="cannot be read"):
-        SOURCES["npz"](0, path=str(tmp_path))
+        SOURCES["npz"](Wanted(), path=str(tmp_path))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jtrain.data import tfds as module
-from jtrain.data.examples import ArrayExamples
+from jtrain.data.examples import ArrayExamples, Wanted
 from jtrain.data.tfds import find, tfds
 from jtrain.data.tfds_records import Records
 from jtrain.errors import ConfigError, DataError
@@ -102,7 +102,7 @@ def root(tmp_path):
 
 
 def load(root, **given):
-    return tfds(0, **{"name": "pets", "data_dir": str(root)} | given)
+    return tfds(Wanted(), **{"name": "pets", "data_dir": str(root)} | given)
 
 
 @pytest.mark.parametrize("cache", [True, False])
@@ -114,7 +114,7 @@ def test_images_and_labels_come_out_as_they_were_written(root, cache):
         assert targets.tolist() == [i % 3 for i in range(12)]
         assert len(dataset.test) == 2
         assert dataset.class_names == NAMES
-        assert dataset.num_classes == 3
+        assert dataset.num_outputs == 3
         assert dataset.train.nbytes == inputs.nbytes
 
 
@@ -144,7 +144,7 @@ def test_second_time_decodes_nothing_and_imports_nothing_of_tfds(root, capsys):
     load(root)
     assert "decoding pets train: 12 images once, kept in " in capsys.readouterr().err
     code = (
-        "import sys; from jtrain.data.tfds import tfds; tfds(0, name='pets', data_dir=sys.argv[1]);"
+        "import sys; from jtrain.data.tfds import tfds; tfds(None, name='pets', data_dir=sys.argv[1]);"
         "print('tensorflow_datasets' in sys.modules, 'tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=True)
@@ -154,7 +154,7 @@ def test_second_time_decodes_nothing_and_imports_nothing_of_tfds(root, capsys):
 
 def test_reading_records_never_imports_tensorflow(root):
     code = (
-        "import sys; from jtrain.data.tfds import tfds; tfds(0, name='pets', data_dir=sys.argv[1], cache=False)"
+        "import sys; from jtrain.data.tfds import tfds; tfds(None, name='pets', data_dir=sys.argv[1], cache=False)"
         ".train.arrays(); print('tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=True)
@@ -249,7 +249,7 @@ def test_wrong_option_names_its_key(root, given, words):
 def test_known_set_that_is_not_prepared_says_where_it_looked_and_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nowhere"))
     with pytest.raises(DataError) as caught:
-        tfds(0)
+        tfds(Wanted())
     message = str(caught.value)
     for part in ("nowhere", "TFDS_DATA_DIR", "jtrain[prepare]", "tfds.data_source('cifar10')", "cifar.py:shapes"):
         assert part in message
@@ -318,7 +318,7 @@ def test_cifar_equals_what_tensorflow_datasets_decodes():
 
     rows = [0, 17, 9999]
     source = tensorflow_datasets.data_source("cifar10", split="test", download=False)
-    dataset = tfds(0, test="test", cache=False)
+    dataset = tfds(Wanted(), test="test", cache=False)
     inputs, targets = dataset.test.fetch(np.array(rows))
     for i, row in enumerate(rows):
         assert np.array_equal(inputs[i], source[row]["image"])
@@ -329,9 +329,9 @@ def test_cifar_equals_what_tensorflow_datasets_decodes():
 
 @pytest.mark.skipif("TFDS_DATA_DIR" not in os.environ, reason="TFDS_DATA_DIR is not set: no CIFAR-10 to read")
 def test_cifar_slice_goes_through_the_cache():
-    plain = tfds(0, train="test[:300]", test="", cache=False).train.arrays()
+    plain = tfds(Wanted(), train="test[:300]", test="", cache=False).train.arrays()
     for _ in range(2):
-        kept = tfds(0, train="test[:300]", test="").train
+        kept = tfds(Wanted(), train="test[:300]", test="").train
         assert isinstance(kept.arrays()[0], np.memmap)
         assert np.array_equal(kept.arrays()[0], plain[0])
         assert np.array_equal(kept.arrays()[1], plain[1])
