@@ -1,48 +1,150 @@
-"""Metrics as sums and counts: added over batches and devices, divided once at the end."""
+"""Metrics as sums and counts: added over batches and devices, and made one number at the end."""
 
+import dataclasses
+import functools
+import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Sums = dict[str, jax.Array]  # name -> float32 [2]: weighted sum, weight
+from jtrain import losses, scores
+from jtrain.errors import ConfigError
+from jtrain.scores import accuracy, mean
+from jtrain.table import did_you_mean
+
+Sums = dict[str, jax.Array]  # name -> float32 [k + 1]: k weighted sums, weight
 Totals = dict[str, list[float]]  # the same on the host, in double precision
 
-
-def accuracy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """1.0 where the largest output is that of the target, else 0.0; [batch]."""
-    return (outputs.argmax(axis=-1) == targets).astype(jnp.float32)
+_TOP = re.compile(r"top([1-9]\d{0,8})_accuracy")
 
 
-METRICS: dict[str, Callable[..., jax.Array]] = {"accuracy": accuracy}
-HIGHER_IS_BETTER = frozenset({"accuracy"})
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A number, or an array, that is made from sums over examples alone: so it depends on no batch size.
+
+    Attributes:
+      values: (outputs, targets) -> [batch] or [batch, k], added up with the examples' weights.
+      result: (sums float64 [k], weight) -> a number or an array; NaN where nothing was counted.
+      higher_is_better: which way it improves.
+      in_training: cheap enough for every training step; else for evaluation alone.
+    """
+
+    values: Callable[[jax.Array, jax.Array], jax.Array]
+    result: Callable[[np.ndarray, float], Any] = mean
+    higher_is_better: bool = False
+    in_training: bool = True
 
 
 def weighted_sums(per_example: Mapping[str, jax.Array], weight: jax.Array) -> Sums:
-    """Sum and count of every metric; examples of weight 0 have no part in it.
+    """Sums and count of every metric; examples of weight 0 have no part in it, be their values NaN.
 
     Args:
-      per_example: name -> [batch].
+      per_example: name -> [batch] or [batch, k].
       weight: [batch], 0 for padding.
     """
-    count = weight.sum()
-    return {
-        name: jnp.stack([jnp.where(weight > 0, weight * values, 0.0).sum(), count])
-        for name, values in per_example.items()
-    }
+    count = weight.sum()[None]
+
+    def sums(values: jax.Array) -> jax.Array:
+        each = weight.reshape(-1, *(1 for _ in values.shape[1:]))
+        return jnp.concatenate([jnp.atleast_1d(jnp.where(each > 0, each * values, 0.0).sum(axis=0)), count])
+
+    return {name: sums(values) for name, values in per_example.items()}
 
 
 def add_to(totals: Totals, many: Iterable[Mapping[str, np.ndarray]]) -> None:
     """Adds fetched sums to `totals`, in order and in double precision."""
     for sums in many:
-        for name, pair in sums.items():
-            total = totals.setdefault(name, [0.0, 0.0])
-            total[0] += float(pair[0])
-            total[1] += float(pair[1])
+        for name, found in sums.items():
+            more = np.asarray(found).tolist()
+            total = totals.get(name)
+            totals[name] = more if total is None else [a + b for a, b in zip(total, more, strict=True)]
 
 
-def means(totals: Totals) -> dict[str, float]:
-    """Sum over count for every metric; the loss comes first."""
+def means(totals: Mapping[str, list[float]], metrics: Mapping[str, Metric] = {}) -> dict[str, Any]:
+    """What the totals come to; the loss comes first, the others by name.
+
+    Args:
+      totals: name -> the sums, then the count.
+      metrics: by name; those that are not in it are plain means.
+
+    Returns:
+      Numbers; arrays where a metric's result is one.
+    """
     order = sorted(totals, key=lambda name: (name != "loss", name))
-    return {name: totals[name][0] / totals[name][1] if totals[name][1] else float("nan") for name in order}
+    results = {name: metrics[name].result if name in metrics else mean for name in order}
+    return {name: results[name](np.asarray(totals[name][:-1]), totals[name][-1]) for name in order}
+
+
+def _top(k: int) -> Metric:
+    return Metric(functools.partial(scores.top_accuracy, k=k), higher_is_better=True)
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(accuracy, higher_is_better=True),
+    "top5_accuracy": _top(5),
+    "mean_class_accuracy": Metric(scores.recalled, scores.mean_recall, higher_is_better=True),
+    "macro_f1": Metric(scores.agreement, scores.macro_f1, higher_is_better=True),
+    "confusion": Metric(scores.pairs, scores.matrix, in_training=False),
+    "label_accuracy": Metric(scores.label_accuracy, higher_is_better=True),
+    "exact_match": Metric(scores.exact_match, higher_is_better=True),
+    "label_f1": Metric(scores.label_agreement, scores.macro_f1, higher_is_better=True),
+    "mse": Metric(losses.mse),
+    "mae": Metric(losses.mae),
+    "rmse": Metric(losses.mse, scores.root),
+    "r2": Metric(scores.spread, scores.r2, higher_is_better=True),
+    "token_accuracy": Metric(accuracy, higher_is_better=True),
+    "perplexity": Metric(scores.nll, scores.perplexity),
+    "bits_per_token": Metric(scores.nll, scores.bits),
+}
+# The kinds of targets that a metric is for.
+METRIC_TAKES: dict[str, frozenset[str]] = {
+    "accuracy": frozenset({"class"}),
+    "top5_accuracy": frozenset({"class"}),
+    "mean_class_accuracy": frozenset({"class"}),
+    "macro_f1": frozenset({"class"}),
+    "confusion": frozenset({"class"}),
+    "label_accuracy": frozenset({"classes"}),
+    "exact_match": frozenset({"classes"}),
+    "label_f1": frozenset({"classes"}),
+    "mse": frozenset({"values"}),
+    "mae": frozenset({"values"}),
+    "rmse": frozenset({"values"}),
+    "r2": frozenset({"values"}),
+    "token_accuracy": frozenset({"tokens"}),
+    "perplexity": frozenset({"tokens"}),
+    "bits_per_token": frozenset({"tokens"}),
+}
+HIGHER_IS_BETTER = frozenset(name for name, metric in METRICS.items() if metric.higher_is_better)
+
+
+def named(name: str) -> Metric:
+    """The metric called `name`: of METRICS, or "top3_accuracy" and the like for any number.
+
+    Raises:
+      ConfigError: there is no such metric.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    top = _TOP.fullmatch(name)
+    if top is None:
+        raise ConfigError(f"metrics: no such metric {name!r}{did_you_mean(name, METRICS)}")
+    return _top(int(top[1]))
+
+
+def takes(name: str) -> frozenset[str]:
+    """The kinds of targets that the metric called `name` is for; raises ConfigError as `named` does."""
+    named(name)
+    return METRIC_TAKES.get(name, METRIC_TAKES["top5_accuracy"])
+
+
+def higher_is_better(name: str) -> bool:
+    """Whether a metric such as "val/ema/accuracy" improves upwards; of the name the last part counts, "loss" is lower.
+
+    Raises:
+      ConfigError: there is no such metric.
+    """
+    last = name.split("/")[-1]
+    return last != "loss" and named(last).higher_is_better
