@@ -5,7 +5,7 @@ from collections.abc import Callable
 from flax import linen as nn
 
 from jtrain.errors import ConfigError
-from jtrain.models import cnn, mlp, resnet
+from jtrain.models import autoencoder, cnn, highway, mlp, recurrent, resnet, wide_resnet
 
 
 def given(num_outputs: int) -> nn.Module:
@@ -14,4 +14,14 @@ def given(num_outputs: int) -> nn.Module:
 
 
 # name -> factory(num_outputs, *, options) of a Linen module
-MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp.mlp, "cnn": cnn.cnn, "resnet": resnet.resnet, "given": given}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp.mlp,
+    "cnn": cnn.cnn,
+    "resnet": resnet.resnet,
+    "wide_resnet": wide_resnet.wide_resnet,
+    "highway": highway.highway,
+    "lstm": recurrent.lstm,
+    "gru": recurrent.gru,
+    "autoencoder": autoencoder.autoencoder,
+    "given": given,
+}

@@ -42,12 +42,45 @@ def xavier_uniform(*, gain: Positive = 1.0) -> Initializer:
     return _scaled(gain**2, "fan_avg", "uniform")
 
 
+def lecun_normal(*, gain: Positive = 1.0) -> Initializer:
+    """Normal with variance gain² / fan_in (LeCun et al. 1998, section 4.6)."""
+    return _scaled(gain**2, "fan_in", "normal")
+
+
+def lecun_uniform(*, gain: Positive = 1.0) -> Initializer:
+    """Uniform with variance gain² / fan_in, within ±gain √(3 / fan_in) (LeCun et al. 1998, section 4.6)."""
+    return _scaled(gain**2, "fan_in", "uniform")
+
+
+def orthogonal(*, gain: Positive = 1.0) -> Initializer:
+    """gain times a random orthogonal matrix (Saxe et al. 2014), of all axes but the last by the last.
+
+    Its columns, or its rows where it is wider than high, are orthogonal and have length gain.
+    """
+    return jax.nn.initializers.orthogonal(gain)
+
+
+def normal(*, std: Positive = 0.01) -> Initializer:
+    """Normal with variance std², whatever the fans."""
+    return jax.nn.initializers.normal(std)
+
+
+def truncated_normal(*, std: Positive = 0.02) -> Initializer:
+    """Normal of variance std², drawn again beyond ±2 std, as torch's `trunc_normal_`; what is left has 0.774 std²."""
+    return jax.nn.initializers.truncated_normal(std)
+
+
 INITIALIZERS: dict[str, Callable[..., Initializer | None]] = {
     "model": model,
     "kaiming_normal": kaiming_normal,
     "kaiming_uniform": kaiming_uniform,
     "xavier_normal": xavier_normal,
     "xavier_uniform": xavier_uniform,
+    "lecun_normal": lecun_normal,
+    "lecun_uniform": lecun_uniform,
+    "orthogonal": orthogonal,
+    "normal": normal,
+    "truncated_normal": truncated_normal,
 }
 
 

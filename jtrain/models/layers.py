@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jtrain.errors import ConfigError
+
 Activation = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid"]
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -29,9 +31,23 @@ def hidden_init(activation: str) -> jax.nn.initializers.Initializer:
     return jax.nn.initializers.he_normal()
 
 
-def batch_norm(*, train: bool, name: str) -> nn.BatchNorm:
-    """Batch norm that moves its running statistics by a tenth a step, with ε 1e-5, as torch does."""
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)
+def batch_norm(*, train: bool, name: str, zero: bool = False) -> nn.BatchNorm:
+    """Batch norm that moves its running statistics by a tenth a step, with ε 1e-5, as torch does.
+
+    Args:
+      train: whether it takes the statistics of the batch, and keeps them.
+      name: of the module.
+      zero: whether its scale starts at 0, and with it all that it gives.
+    """
+    scale = nn.initializers.zeros_init() if zero else nn.initializers.ones_init()
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, scale_init=scale, name=name)
+
+
+def check_images(inputs: jax.Array, key: str) -> None:
+    """Raises ConfigError, naming the model's options `key`, unless inputs are [batch, height, width, channels]."""
+    if inputs.ndim != 4:
+        shape = list(inputs.shape[1:])
+        raise ConfigError(f"{key}: takes images [height, width, channels], got {shape} an example")
 
 
 class Conv(nn.Module):
@@ -99,3 +115,35 @@ def max_pool(inputs: jax.Array) -> jax.Array:
     top = jnp.maximum(top[:, :, 0:width:2], top[:, :, 1:width:2])
     bottom = jnp.maximum(bottom[:, :, 0:width:2], bottom[:, :, 1:width:2])
     return jnp.maximum(top, bottom)
+
+
+def upsample(inputs: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """[batch, height, width, channels] twice as large by nearest neighbours; an odd `size` repeats its last line.
+
+    Args:
+      inputs: images.
+      size: (height, width) that comes out, each twice that of the inputs, or one more.
+    """
+    batch, height, width, channels = inputs.shape
+    wide = jnp.broadcast_to(inputs[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
+    doubled = wide.reshape(batch, 2 * height, 2 * width, channels)
+    return jnp.pad(doubled, ((0, 0), (0, size[0] - 2 * height), (0, size[1] - 2 * width), (0, 0)), mode="edge")
+
+
+def max_pool_3x3(inputs: jax.Array) -> jax.Array:
+    """3×3 max pooling of stride 2 and padding 1 of [batch, height, width, channels], torch's MaxPool2d(3, 2, 1).
+
+    Like `max_pool` of strided slices, for the sake of the backward pass on CPU; first along the height, then
+    along the width, so that four maxima do instead of eight.
+    """
+
+    def along(x: jax.Array, axis: int) -> jax.Array:
+        size = x.shape[axis]
+        out = (size + 1) // 2
+        pad = [(0, 0)] * x.ndim
+        pad[axis] = (1, 2 * out - size)
+        padded = jnp.pad(x, pad, constant_values=-jnp.inf)
+        first, middle, last = (jax.lax.slice_in_dim(padded, i, i + 2 * out - 1, 2, axis) for i in range(3))
+        return jnp.maximum(jnp.maximum(first, middle), last)
+
+    return along(along(inputs, 1), 2)

@@ -1,4 +1,4 @@
-"""A model with what stands between raw data and its layers: normalising, and the precision it computes in."""
+"""A model with what stands between raw data and its layers: normalising, of targets too, and the precision."""
 
 from typing import Any
 
@@ -9,44 +9,61 @@ import numpy as np
 from jtrain.models.pure import Model, Tree
 from jtrain.precision import cast
 
-NORMALIZE = "normalize"  # where the model state keeps mean and scale, so that they go with the weights
+# Where the model state keeps mean and scale of inputs and outputs, so that they go with the weights.
+NORMALIZE, RESCALE = "normalize", "rescale"
+Scaling = tuple[np.ndarray, np.ndarray] | None  # (mean, std), of the last axis or of everything
 
 
-def prepare(model: Model, mean: np.ndarray | None, std: np.ndarray | None, dtype: Any) -> Model:
+def prepare(model: Model, inputs: Scaling, outputs: Scaling, dtype: Any) -> Model:
     """The model on raw inputs: (inputs - mean) / std in float32, then parameters and inputs in `dtype`.
 
     Mean and 1 / std are part of the model state: a checkpoint holds what its weights were trained with.
-    Outputs are float32. Without a mean, uint8 inputs become floats and other integers (tokens) stay.
+    Outputs are float32. Without `inputs`, uint8 inputs become floats and other integers (tokens) stay.
 
     Args:
       model: sees prepared inputs.
-      mean: of the last axis of the inputs, [channels]; None: no normalising.
-      std: likewise, above 0.
+      inputs: mean and std of the last axis of the inputs, [channels], std above 0; None: no normalising.
+      outputs: mean and std by which outputs are brought into the unit of the targets, [] or of the last axis; None: as
+        they are.
       dtype: what the model computes in.
     """
 
     def look(inputs: jax.Array, state: Tree) -> jax.Array:
         if NORMALIZE in state:
-            shape = (1,) * (inputs.ndim - 1) + state[NORMALIZE]["mean"].shape
-            offset, scale = (state[NORMALIZE][name].reshape(shape) for name in ("mean", "scale"))
-            inputs = (inputs.astype(jnp.float32) - offset) * scale
+            own = state[NORMALIZE]
+            inputs = (inputs.astype(jnp.float32) - _wide(own, "mean", inputs)) * _wide(own, "scale", inputs)
         elif inputs.dtype == jnp.uint8:
             inputs = inputs.astype(jnp.float32)
         return cast(inputs, dtype)
 
-    def init(key: jax.Array, inputs: jax.Array) -> tuple[Tree, Tree]:
+    def init(key: jax.Array, sample: jax.Array) -> tuple[Tree, Tree]:
         own: Tree = {}
-        if mean is not None and std is not None:
-            own[NORMALIZE] = {"mean": jnp.asarray(mean, jnp.float32), "scale": jnp.asarray(1.0 / std, jnp.float32)}
-        params, state = model.init(key, cast(look(inputs, own), jnp.float32))
+        if inputs is not None:
+            own[NORMALIZE] = {"mean": _float(inputs[0]), "scale": _float(1.0 / inputs[1])}
+        if outputs is not None:
+            own[RESCALE] = {"mean": _float(outputs[0]), "scale": _float(outputs[1])}
+        params, state = model.init(key, cast(look(sample, own), jnp.float32))
         return params, own | state
 
     def apply(
         params: Tree, model_state: Tree, inputs: jax.Array, *, key: jax.Array | None, train: bool
     ) -> tuple[Any, Tree]:
-        own = {name: model_state[name] for name in model_state if name == NORMALIZE}
-        rest = {name: model_state[name] for name in model_state if name != NORMALIZE}
-        outputs, rest = model.apply(cast(params, dtype), rest, look(inputs, model_state), key=key, train=train)
-        return cast(outputs, jnp.float32), own | rest
+        own = {name: model_state[name] for name in model_state if name in (NORMALIZE, RESCALE)}
+        rest = {name: model_state[name] for name in model_state if name not in own}
+        found, rest = model.apply(cast(params, dtype), rest, look(inputs, model_state), key=key, train=train)
+        found = cast(found, jnp.float32)
+        if RESCALE in own:
+            found = found * _wide(own[RESCALE], "scale", found) + _wide(own[RESCALE], "mean", found)
+        return found, own | rest
 
     return Model(init, apply)
+
+
+def _float(values: np.ndarray) -> jax.Array:
+    return jnp.asarray(values, jnp.float32)
+
+
+def _wide(scaling: Tree, name: str, like: jax.Array) -> jax.Array:
+    """Mean or scale with as many axes as `like`."""
+    values = scaling[name]
+    return values.reshape((1,) * (like.ndim - values.ndim) + values.shape)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from jtrain.errors import ConfigError
 from jtrain.models.initializers import INITIALIZERS, reinitialise
@@ -14,19 +15,52 @@ DENSE, CONV = (300, 500), (3, 3, 64, 128)
 FANS = {DENSE: (300, 500), CONV: (9 * 64, 9 * 128)}
 
 
-@pytest.mark.parametrize("shape", [DENSE, CONV])
-@pytest.mark.parametrize("gain", [1.0, 1.7])
-@pytest.mark.parametrize("name", [n for n in INITIALIZERS if n != "model"])
-def test_variance_and_shape_of_the_distribution(name, gain, shape):
-    fan_in, fan_out = FANS[shape]
-    variance = gain**2 * (2 / fan_in if "kaiming" in name else 2 / (fan_in + fan_out))
-    drawn = np.asarray(INITIALIZERS[name](gain=gain)(KEY, shape, jnp.float32)).ravel()
+# name -> variance for a gain, of the fans
+VARIANCES = {
+    "kaiming": lambda gain, fan_in, fan_out: gain**2 * 2 / fan_in,
+    "xavier": lambda gain, fan_in, fan_out: gain**2 * 2 / (fan_in + fan_out),
+    "lecun": lambda gain, fan_in, fan_out: gain**2 / fan_in,
+}
+SCALED = sorted(f"{family}_{kind}" for family in VARIANCES for kind in ("normal", "uniform"))
+
+
+def check_moments(drawn, variance, kurtosis):
+    drawn = np.asarray(drawn, np.float64).ravel()
     assert abs(drawn.mean()) < 5 * np.sqrt(variance / drawn.size)
     np.testing.assert_allclose(drawn.var(), variance, rtol=0.03)
-    kurtosis = (drawn**4).mean() / drawn.var() ** 2
-    np.testing.assert_allclose(kurtosis, 1.8 if "uniform" in name else 3.0, rtol=0.05)
-    if "uniform" in name:
+    np.testing.assert_allclose((drawn**4).mean() / drawn.var() ** 2, kurtosis, rtol=0.05)
+
+
+@pytest.mark.parametrize("shape", [DENSE, CONV])
+@pytest.mark.parametrize("gain", [1.0, 1.7])
+@pytest.mark.parametrize("name", SCALED)
+def test_variance_and_shape_of_the_distribution(name, gain, shape):
+    family, kind = name.split("_")
+    variance = VARIANCES[family](gain, *FANS[shape])
+    drawn = np.asarray(INITIALIZERS[name](gain=gain)(KEY, shape, jnp.float32))
+    check_moments(drawn, variance, 1.8 if kind == "uniform" else 3.0)
+    if kind == "uniform":
         assert np.abs(drawn).max() <= np.sqrt(3 * variance) * 1.00001
+
+
+def test_normal_has_its_standard_deviation_whatever_the_fans():
+    for shape in (DENSE, CONV):
+        check_moments(INITIALIZERS["normal"](std=0.3)(KEY, shape, jnp.float32), 0.09, 3.0)
+
+
+def test_truncated_normal_is_cut_at_two_standard_deviations():
+    drawn = INITIALIZERS["truncated_normal"](std=0.3)(KEY, DENSE, jnp.float32)
+    assert 0.59 < np.abs(drawn).max() <= 0.6
+    law = scipy.stats.truncnorm(-2, 2)
+    check_moments(drawn, 0.09 * law.var(), 3 + float(law.stats("k")))
+    np.testing.assert_allclose(law.var(), 0.774, atol=5e-4)  # as its docstring says
+
+
+@pytest.mark.parametrize("shape", [(30, 50), (50, 30), (3, 3, 4, 16)])
+def test_orthogonal_matrices_are_orthogonal(shape):
+    drawn = np.asarray(INITIALIZERS["orthogonal"](gain=1.7)(KEY, shape, jnp.float32)).reshape(-1, shape[-1])
+    narrow = drawn if drawn.shape[0] >= drawn.shape[1] else drawn.T
+    np.testing.assert_allclose(narrow.T @ narrow, 1.7**2 * np.eye(narrow.shape[1]), atol=1e-5)
 
 
 def test_only_matching_leaves_are_redrawn():
@@ -72,7 +106,9 @@ def test_a_pattern_that_cannot_be_used_is_an_error_that_names_the_key(pattern, w
 
 
 def test_options_are_checked_by_the_table():
+    assert {"model", "orthogonal", "normal", "truncated_normal", *SCALED} == INITIALIZERS.keys()
     for name, part in INITIALIZERS.items():
-        assert set(options(part)) == (set() if name == "model" else {"gain"})
+        expected = {"model": set(), "normal": {"std"}, "truncated_normal": {"std"}}.get(name, {"gain"})
+        assert set(options(part)) == expected
     with pytest.raises(ValueError, match="above 0"):
         options(INITIALIZERS["kaiming_normal"])["gain"].check(0.0)

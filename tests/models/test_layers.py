@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jtrain.models.layers import ACTIVATIONS, Conv, conv_by_patches, hidden_init, max_pool
+from jtrain.models.layers import ACTIVATIONS, Conv, conv_by_patches, hidden_init, max_pool, max_pool_3x3, upsample
 
 KEY = jax.random.key(0)
 
@@ -27,6 +27,27 @@ def test_max_pool_and_its_gradient_equal_those_of_flax(size):
 
     np.testing.assert_array_equal(max_pool(x), slow(x))
     np.testing.assert_array_equal(gradient(max_pool), gradient(slow))
+
+
+@pytest.mark.parametrize("size", [(8, 7), (5, 2), (1, 1)])
+def test_max_pool_3x3_and_its_gradient_equal_those_of_flax(size):
+    x = normal(0, (2, *size, 3))
+
+    def both(pool):
+        return jax.jit(jax.value_and_grad(lambda x: jnp.sin(pool(x)).sum()))(x), pool(x)
+
+    (loss, gradient), pooled = both(max_pool_3x3)
+    (want_loss, want_gradient), want = both(lambda x: nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))))
+    np.testing.assert_array_equal(pooled, want)
+    np.testing.assert_allclose(loss, want_loss, rtol=1e-5)
+    np.testing.assert_allclose(gradient, want_gradient, rtol=1e-5)
+
+
+def test_upsample_repeats_each_value_and_an_odd_last_line():
+    x = normal(0, (2, 3, 2, 4))
+    for height, width in ((6, 4), (7, 4), (6, 5), (7, 5)):
+        want = np.pad(np.repeat(np.repeat(x, 2, 1), 2, 2), ((0, 0), (0, height - 6), (0, width - 4), (0, 0)), "edge")
+        np.testing.assert_array_equal(upsample(x, (height, width)), want)
 
 
 def test_tied_maxima_share_the_gradient():

@@ -1,63 +1,52 @@
-"""Shipped models: sizes, PyTorch's numbers, and that each learns."""
+"""Shipped models: sizes, formulas, and that each learns."""
 
 import functools
-import json
-import pathlib
-import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from model_helpers import KEY, applied, drawn, normal, shapes, size
 
 from jtrain.errors import ConfigError
 from jtrain.models import MODELS
+from jtrain.models.highway import HighwayLayer
 from jtrain.models.layers import ACTIVATIONS
 from jtrain.models.pure import as_model
 from jtrain.models.resnet import ResNet
+from jtrain.models.wide_resnet import WideResNet
 from jtrain.precision import cast
 from jtrain.table import options
-from jtrain.tree import flatten, map_with_path
+from jtrain.tree import flatten
 
-KEY = jax.random.key(0)
-IMAGES = jax.random.normal(jax.random.key(1), (16, 8, 8, 3))
-LABELS = jnp.arange(16) % 4
-GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "resnet18.json").read_text())
+IMAGES = normal(1, (32, 6, 6, 3))
+LABELS = jnp.arange(32) % 4
+TOKENS = jnp.asarray(np.random.RandomState(2).randint(0, 9, (32, 5)))
+# Few causes, many values: what an autoencoder can press through a code.
+MIXTURES = jnp.asarray(np.random.RandomState(3).standard_normal((32, 3)) @ np.eye(3, 75, 1).repeat(25, 1)[:, :75])
+MIXTURES = MIXTURES.reshape(32, 5, 5, 3).astype(jnp.float32)
 
 TINY = {
     "mlp": functools.partial(MODELS["mlp"], 4, features=(32, 32), dropout=0.0),
     "cnn": functools.partial(MODELS["cnn"], 4, features=(8, 16), pools=1),
     "resnet": lambda activation="relu": ResNet(4, (1,), 8, activation),
+    "wide_resnet": lambda activation="relu": WideResNet(4, 1, 1, activation),
+    "highway": functools.partial(MODELS["highway"], 4, layers=3, width=16, dropout=0.0),
+    "lstm": functools.partial(MODELS["lstm"], 4, vocabulary=9, embedding=8, hidden=16, dropout=0.0, output="last"),
+    "gru": functools.partial(MODELS["gru"], 4, vocabulary=9, embedding=8, hidden=16, dropout=0.0, output="last"),
+    "autoencoder": functools.partial(MODELS["autoencoder"], 4, features=(8, 8), pools=1, code=16),
 }
+INPUTS = {"lstm": TOKENS, "gru": TOKENS, "autoencoder": MIXTURES}  # IMAGES for the others
+ACTIVATED = [name for name in TINY if "activation" in options(MODELS[name])]
 
 
-def shapes(module, shape):
-    return jax.eval_shape(as_model(module).init, KEY, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+def inputs_of(name):
+    return INPUTS.get(name, IMAGES)
 
 
-def size(tree):
-    return sum(int(np.prod(leaf.shape)) for leaf in flatten(tree).values())
-
-
-def golden_value(path, leaf):  # as in tests/golden/make_resnet18.py
-    noise = np.random.RandomState(zlib.crc32(path.encode())).standard_normal(leaf.shape)
-    if path.endswith("kernel"):
-        noise = noise * np.sqrt(2.0 / np.prod(leaf.shape[:-1]))
-    else:
-        noise = 0.1 * noise + (1.0 if path.endswith("scale") else 0.0)
-    return jnp.asarray(noise, jnp.float32)
-
-
-def drawn(module, shape=IMAGES.shape[1:]):
-    """Values without compiling `init`: those of `golden_value`, and statistics of mean 0 and variance 1."""
-    params, state = shapes(module, shape)
-    state = map_with_path(lambda path, leaf: jnp.full(leaf.shape, float(path.endswith("var"))), state)
-    return map_with_path(golden_value, params), state
-
-
-def applied(model, train):
-    return jax.jit(functools.partial(model.apply, train=train))
+def drawn_for(name, module):
+    return drawn(module, inputs_of(name).shape[1:], inputs_of(name).dtype)
 
 
 def test_mlp_has_the_parameters_of_its_layers():
@@ -80,54 +69,52 @@ def test_cnn_has_the_parameters_of_its_layers():
     assert none == {}
 
 
-def test_resnet_has_the_published_number_of_parameters():
-    params, _ = shapes(MODELS["resnet"](10), (32, 32, 3))
-    assert size(params) == GOLDEN["parameters"] == 11_173_962
-    assert {"stem/kernel", "stage4_block2/conv2/kernel", "stage2_block1/shortcut_norm/scale"} <= set(flatten(params))
-    deeper, _ = shapes(MODELS["resnet"](10, depth=34), (32, 32, 3))
-    assert size(deeper) == 21_282_122
+def test_highway_has_the_parameters_of_its_layers():
+    params, state = shapes(MODELS["highway"](10), (28, 28, 1))
+    assert size(params) == (784 + 1) * 50 + 10 * 2 * (50 + 1) * 50 + (50 + 1) * 10
+    assert {"input/bias", "highway0/gate/kernel", "highway9/hidden/bias", "head/kernel"} <= set(flatten(params))
+    assert state == {}
 
 
-def test_resnet_convolutions_are_drawn_by_fan_out():
-    params = jax.jit(as_model(ResNet(4, (1,), 64, "relu")).init)(KEY, IMAGES)[0]
-    np.testing.assert_allclose(params["stem"]["kernel"].var(), 2 / (9 * 64), rtol=0.1)
-    np.testing.assert_allclose(params["stage1_block1"]["conv1"]["kernel"].var(), 2 / (9 * 64), rtol=0.03)
+def test_highway_layer_is_the_formula_and_its_gate_starts_at_the_bias():
+    module, x = HighwayLayer("tanh", -3.0), normal(5, (4, 6))
+    outputs, variables = jax.jit(lambda x: module.init_with_output(KEY, x))(x)
+    hidden, gate = (jax.tree.map(np.asarray, variables["params"][name]) for name in ("hidden", "gate"))
+    np.testing.assert_array_equal(gate["bias"], np.full(6, -3.0))
+    transformed = np.tanh(x @ hidden["kernel"] + hidden["bias"][None])
+    share = 1 / (1 + np.exp(-(x @ gate["kernel"] + gate["bias"][None])))
+    np.testing.assert_allclose(outputs, transformed * share + x * (1 - share), rtol=1e-5, atol=1e-6)
 
 
-def test_resnet18_equals_pytorch():
-    model = as_model(MODELS["resnet"](10))
-    images = jnp.asarray(np.random.RandomState(1).standard_normal((4, 17, 16, 3)), jnp.float32)
-    params, state = drawn(MODELS["resnet"](10), images.shape[1:])
-    outputs, state = applied(model, True)(params, state, images, key=None)
-    np.testing.assert_allclose(outputs, GOLDEN["train_logits"], rtol=1e-4, atol=2e-4)
-    statistics = state["batch_stats"]
-    mean = statistics["stage3_block1"]["norm1"]["mean"][:16]
-    np.testing.assert_allclose(mean, GOLDEN["stage3_block1/norm1/mean"], rtol=1e-4, atol=1e-5)
-    # torch keeps the unbiased variance of the batch, Flax the biased one.
-    places = images[..., 0].size
-    unbiased = (statistics["stem_norm"]["var"][:16] - 0.9) * places / (places - 1) + 0.9
-    np.testing.assert_allclose(unbiased, GOLDEN["stem_norm/var"], rtol=1e-5)
+def loss_of(name, outputs):
+    if name == "autoencoder":
+        return ((outputs - MIXTURES[: len(outputs)]) ** 2).mean() / MIXTURES.var()
+    return optax.softmax_cross_entropy_with_integer_labels(outputs, LABELS[: len(outputs)]).mean()
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("name", sorted(MODELS.keys() - {"given"}))
-def test_every_model_overfits_with_every_activation(name, activation):
-    module = TINY[name](activation=activation)
-    model, (params, state) = as_model(module), drawn(module)
+def test_every_model_of_the_table_is_tried_here():
+    assert TINY.keys() == MODELS.keys() - {"given"}
+
+
+@pytest.mark.parametrize("name", sorted(TINY))
+def test_every_model_overfits_32_examples(name):
+    module, inputs = TINY[name](), inputs_of(name)
+    model, (params, state) = as_model(module), drawn_for(name, module)
+    tx = optax.adam(0.01)
 
     @jax.jit
-    def step(params, state, momentum):
+    def step(params, state, opt_state):
         def loss_fn(params):
-            logits, new_state = model.apply(params, state, IMAGES, key=KEY, train=True)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean(), new_state
+            outputs, new_state = model.apply(params, state, inputs, key=KEY, train=True)
+            return loss_of(name, outputs), new_state
 
         (loss, new_state), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
-        momentum = jax.tree.map(lambda m, g: 0.9 * m + g, momentum, gradient)
-        return jax.tree.map(lambda p, m: p - 0.1 * m, params, momentum), new_state, momentum, loss
+        updates, opt_state = tx.update(gradient, opt_state)
+        return optax.apply_updates(params, updates), new_state, opt_state, loss
 
-    losses, momentum = [], jax.tree.map(jnp.zeros_like, params)
-    for _ in range(200):
-        params, state, momentum, loss = step(params, state, momentum)
+    losses, opt_state = [], tx.init(params)
+    for _ in range(400):
+        params, state, opt_state, loss = step(params, state, opt_state)
         losses.append(float(loss))
         if loss < 0.05:
             break
@@ -135,38 +122,74 @@ def test_every_model_overfits_with_every_activation(name, activation):
     assert losses[-1] < 0.05
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("name", ACTIVATED)
+def test_every_model_takes_a_step_with_every_activation(name, activation):
+    module, inputs = TINY[name](activation=activation), inputs_of(name)[:8]
+    model, (params, state) = as_model(module), drawn_for(name, module)
+
+    def loss_fn(params):
+        outputs, _ = model.apply(params, state, inputs, key=KEY, train=True)
+        return loss_of(name, outputs)
+
+    # Not compiled as a whole: operation by operation, all activations share what they have in common.
+    loss, gradient = jax.value_and_grad(loss_fn)(params)
+    norms = {path: float(jnp.linalg.norm(leaf)) for path, leaf in flatten(gradient).items()}
+    assert all(0 < norm < 1000 for norm in norms.values()), norms
+    rate = 0.01 * float(loss) / sum(norm**2 for norm in norms.values())  # to first order, a hundredth less loss
+    assert loss_fn(jax.tree.map(lambda p, g: p - rate * g, params, gradient)) < loss
+
+
 @pytest.mark.parametrize("name", sorted(MODELS.keys() - {"given"}))
 def test_bfloat16_in_gives_bfloat16_out_and_float32_statistics(name):
-    module = TINY[name]()
-    model, (params, state) = as_model(module), drawn(module)
-    assert {leaf.dtype.name for leaf in flatten(shapes(module, IMAGES.shape[1:])[0]).values()} == {"float32"}
+    module, inputs = TINY[name](), inputs_of(name)
+    model, (params, state) = as_model(module), drawn_for(name, module)
+    drawn_shapes = shapes(module, inputs.shape[1:], inputs.dtype)[0]
+    assert {leaf.dtype.name for leaf in flatten(drawn_shapes).values()} == {"float32"}
     run = applied(model, True)
-    outputs, new_state = run(cast(params, jnp.bfloat16), state, IMAGES.astype(jnp.bfloat16), key=KEY)
+    outputs, new_state = run(cast(params, jnp.bfloat16), state, cast(inputs, jnp.bfloat16), key=KEY)
     assert outputs.dtype == jnp.bfloat16
-    wide, _ = run(params, state, IMAGES, key=KEY)
+    wide, _ = run(params, state, inputs, key=KEY)
     np.testing.assert_allclose(outputs.astype(jnp.float32), wide, atol=0.15)
     assert all(leaf.dtype == jnp.float32 for leaf in flatten(new_state).values())
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn"])
-def test_dropout_acts_in_training_alone(name):
-    make = functools.partial(MODELS[name], 4, features=(64,), **({"pools": 1} if name == "cnn" else {}))
-    params, state = drawn(make())
-    model, without = as_model(make(dropout=0.5)), as_model(make(dropout=0.0))
-    training, plain, evaluation = applied(model, True), applied(without, True), applied(model, False)
+DROPPED = {
+    "mlp": ("dropout", functools.partial(MODELS["mlp"], 4, features=(16,))),
+    "cnn": ("dropout", functools.partial(MODELS["cnn"], 4, features=(8, 8), pools=1)),
+    "cnn, convolutions": ("conv_dropout", functools.partial(MODELS["cnn"], 4, features=(8, 8), pools=1)),
+    "resnet": ("dropout", functools.partial(ResNet, 4, (1,), 4, "relu")),
+    "wide_resnet": ("dropout", functools.partial(WideResNet, 4, 1, 1, "relu")),
+    "highway": ("dropout", functools.partial(MODELS["highway"], 4, layers=2, width=16)),
+    "lstm": ("dropout", functools.partial(MODELS["lstm"], 4, vocabulary=9, hidden=8)),
+    "gru": ("dropout", functools.partial(MODELS["gru"], 4, vocabulary=9, hidden=8)),
+}
 
-    def run(function, key):
-        return np.asarray(function(params, state, IMAGES, key=key)[0])
 
-    np.testing.assert_array_equal(run(evaluation, None), run(applied(without, False), None))
-    np.testing.assert_array_equal(run(evaluation, KEY), run(evaluation, jax.random.key(5)))
-    np.testing.assert_array_equal(run(plain, KEY), run(plain, jax.random.key(5)))
-    assert np.abs(run(training, KEY) - run(training, jax.random.key(5))).max() > 0.01
-    np.testing.assert_array_equal(run(training, KEY), run(training, KEY))
+@pytest.mark.parametrize("case", DROPPED)
+def test_dropout_acts_in_training_alone_and_a_rate_of_0_is_none(case):
+    option, make = DROPPED[case]
+    name = case.split(",")[0]
+    inputs, (params, state) = inputs_of(name), drawn_for(name, make())
+    model, without = as_model(make(**{option: 0.5})), as_model(make(**{option: 0.0}))
+
+    @jax.jit
+    def everything(key):
+        dropped = model.apply(params, state, inputs, key=key, train=True)[0]
+        plain = without.apply(params, state, inputs, key=key, train=True)[0]
+        evaluations = (m.apply(params, state, inputs, key=None, train=False)[0] for m in (model, without))
+        return dropped, plain, *evaluations
+
+    dropped, plain, evaluation, evaluation_without = everything(KEY)
+    dropped_otherwise, plain_otherwise, *_ = everything(jax.random.key(5))
+    np.testing.assert_allclose(evaluation, evaluation_without, rtol=1e-6)
+    np.testing.assert_array_equal(plain, plain_otherwise)
+    assert np.abs(dropped - dropped_otherwise).max() > 0.01
+    np.testing.assert_array_equal(dropped, everything(KEY)[0])
 
 
 def test_evaluation_treats_each_example_alone():
-    model, (params, state) = as_model(TINY["cnn"]()), drawn(TINY["cnn"]())
+    model, (params, state) = as_model(TINY["cnn"]()), drawn_for("cnn", TINY["cnn"]())
     run = applied(model, False)
     whole, same = run(params, state, IMAGES, key=None)
     alone, _ = run(params, state, IMAGES[5:6], key=None)
@@ -176,7 +199,7 @@ def test_evaluation_treats_each_example_alone():
 
 def test_running_statistics_move_by_a_tenth():
     module = MODELS["cnn"](4, features=(8,), pools=0)
-    params, state = drawn(module)
+    params, state = drawn_for("cnn", module)
     _, new = applied(as_model(module), True)(params, state, IMAGES, key=KEY)
     out = jax.lax.conv_general_dilated(
         IMAGES, params["conv0"]["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -191,7 +214,7 @@ def test_images_too_small_for_the_poolings_are_refused():
         shapes(MODELS["cnn"](10), (7, 9, 1))
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet"])
+@pytest.mark.parametrize("name", ["cnn", "resnet", "wide_resnet"])
 def test_inputs_that_are_no_images_are_refused(name):
     with pytest.raises(ConfigError, match=rf"^model\.{name}: takes images .* got \[13\]"):
         shapes(MODELS[name](10), (13,))

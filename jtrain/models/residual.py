@@ -1,0 +1,45 @@
+"""What residual networks share: names of blocks, stochastic depth, rematerialisation."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+class StochasticDepth(nn.Module):
+    """Leaves a block's branch out for some examples in training (Huang et al. 2016), all of it for each.
+
+    What stays is divided by the share that stays, so that the expectation is the branch itself and evaluation
+    needs no correction (the paper multiplies there instead, equation 5).
+
+    Attributes:
+      rate: share of the examples, in [0, 1).
+    """
+
+    rate: float
+
+    def __call__(self, branch: jax.Array, train: bool) -> jax.Array:
+        if not train or self.rate == 0.0:
+            return branch
+        stays = 1.0 - self.rate
+        shape = (branch.shape[0],) + (1,) * (branch.ndim - 1)
+        kept = jax.random.bernoulli(self.make_rng("dropout"), stays, shape)
+        return jnp.where(kept, branch / stays, jnp.zeros_like(branch))
+
+
+def drop_rates(last: float, count: int) -> list[float]:
+    """For each of `count` blocks the share left out, rising evenly from last / count to `last`."""
+    return [last * (i + 1) / count for i in range(count)]
+
+
+def block_names(blocks: tuple[int, ...]) -> Iterator[tuple[int, int, str]]:
+    """(stage, block, name) of every block, both counted from 0; the first is 'stage1_block1'."""
+    for stage, count in enumerate(blocks):
+        for block in range(count):
+            yield stage, block, f"stage{stage + 1}_block{block + 1}"
+
+
+def rematerialised(block: type[nn.Module]) -> type[nn.Module]:
+    """The block class, called with (inputs, train), computed anew in the backward pass; name its instances."""
+    return nn.remat(block, static_argnums=(2,))  # 0 is the module itself
