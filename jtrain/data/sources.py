@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 
 from jtrain.data.examples import ArrayExamples, DataSet, TargetKind, Wanted, check_targets
+from jtrain.data.folder import folder
 from jtrain.data.shapes import shapes
+from jtrain.data.table_source import table
+from jtrain.data.text import text
 from jtrain.data.tfds import tfds
 from jtrain.errors import ConfigError, DataError
 from jtrain.table import Fraction, did_you_mean
@@ -110,6 +113,9 @@ SOURCES: dict[str, Callable[..., DataSet]] = {
     "shapes": shapes,
     "tfds": tfds,
     "npz": npz,
+    "table": table,
+    "folder": folder,
+    "text": text,
     "arrays": arrays,
 }
 
