@@ -91,7 +91,7 @@ class Subset:
     """
 
     def __init__(self, base: Examples, rows: np.ndarray) -> None:
-        self._base, self._rows = base, rows
+        self.base, self._rows = base, rows
         self._gathered: tuple[np.ndarray, np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -101,17 +101,17 @@ class Subset:
         """The examples numbered `rows` [b] within the subset."""
         if self._gathered is not None:
             return self._gathered[0][rows], self._gathered[1][rows]
-        return self._base.fetch(self._rows[rows])
+        return self.base.fetch(self._rows[rows])
 
     @property
     def nbytes(self) -> int:
         """Bytes of all inputs: the base's share."""
-        return self._base.nbytes * len(self) // len(self._base)
+        return self.base.nbytes * len(self) // len(self.base)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """A copy of the chosen examples, gathered once."""
         if self._gathered is None:
-            inputs, targets = self._base.arrays()
+            inputs, targets = self.base.arrays()
             self._gathered = inputs[self._rows], targets[self._rows]
         return self._gathered
 

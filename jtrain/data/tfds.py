@@ -7,20 +7,21 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
 from jtrain.data import array_cache
-from jtrain.data.examples import ArrayExamples, DataSet, Examples, Wanted
+from jtrain.data.examples import ArrayExamples, BrokenRecord, DataSet, Examples, Wanted
+from jtrain.data.images import ImageSize
 from jtrain.data.tfds_records import Records, open_records
 from jtrain.errors import ConfigError, DataError
-from jtrain.table import Range, did_you_mean
+from jtrain.table import did_you_mean
 
 CACHE_LIMIT = 2 << 30  # bytes of a decoded split, above which it is read from its records
 _CHUNK = 1024  # examples decoded at a time
 
-ImageSize = Annotated[int, Range(0, 4096)]
+Reading = tuple[Wanted, tuple[str, str], int]  # what is wanted, keys of (input, target), image size
 
 
 def tfds(
@@ -35,64 +36,79 @@ def tfds(
     image_size: ImageSize = 0,
     cache: bool = True,
 ) -> DataSet:
-    """A labelled data set that tensorflow-datasets has prepared in its array_record format.
+    """A data set that tensorflow-datasets has prepared in its array_record format.
 
     Args:
-      wanted: what kind of targets.
+      wanted: "class", "classes", "values" or "any"; for the last a class label is kept, and may be missing.
       name: of the data set: "cifar10", "cifar10:3.0.2", "set/config".
       data_dir: folder of prepared data sets; "" is $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       train: split for training, slices too: "train[:90%]".
       test: split for the test; "" is none.
       input_key: feature that is the input; "" is the data set's own choice, else "image".
-      target_key: feature that is the class label; "" likewise, else "label".
+      target_key: feature that is the target: a class label, a list of them, or numbers; "" likewise, else "label".
       image_size: height and width in pixels that images are resized to (short side, then the centre);
         0 leaves them as they are, which needs images of one size.
       cache: keep decoded splits below 2 GiB in the per-user cache.
 
     Raises:
-      ConfigError: no such data set, split, feature, or images of many sizes. DataError: not prepared, or damaged.
+      ConfigError: no such data set, split, feature, a target that does not suit, or images of many sizes.
+      DataError: not prepared, or damaged. A split with a broken record is not kept, but read from its records.
     """
     folder = find(name, data_dir)
     splits: dict[str, Examples] = {}
     notes: dict[str, Any] = {}
     for option, split in (("train", train), ("test", test)):
         if split or option == "train":
-            examples, notes = _split(folder, name, option, split, (input_key, target_key, image_size), cache)
-            splits[option] = examples
+            reading = wanted, (input_key, target_key), image_size
+            splits[option], notes = _split(folder, name, option, split, reading, cache)
     return DataSet(
-        name, splits["train"], None, splits.get("test"), notes["num_classes"], class_names=tuple(notes["class_names"])
-    )
+        name, splits["train"], None, splits.get("test"), notes["num_outputs"], notes["targets"],
+        class_names=tuple(notes["class_names"]),
+    )  # fmt: skip
 
 
 def _split(
-    folder: Path, name: str, option: str, split: str, decoding: tuple[str, str, int], cache: bool
+    folder: Path, name: str, option: str, split: str, reading: Reading, cache: bool
 ) -> tuple[Examples, dict[str, Any]]:
-    """(examples, {num_classes, class_names}): from the cache if it is valid, which needs no import of tfds."""
-    place = array_cache.place(f"{name}-{split}", _request(folder, split, decoding)) if cache else None
+    """(examples, {targets, num_outputs, class_names}): from the cache if it is valid, without an import of tfds."""
+    place = array_cache.place(f"{name}-{split}", _request(folder, split, reading)) if cache else None
     fingerprint = _fingerprint(folder)
     if place is not None and (kept := array_cache.read(place, fingerprint)):
         return ArrayExamples(kept[0], kept[1]), kept[2]
-    records = open_records(folder, option, split, *decoding)
-    note = {"num_classes": records.num_classes, "class_names": list(records.class_names)}
+    records = open_records(folder, option, split, *reading)
+    target = records.target
+    note = {"targets": target.kind, "num_outputs": target.num_outputs, "class_names": list(target.class_names)}
     if not cache or records.nbytes > CACHE_LIMIT:
         return records, note
     where = f", kept in {place}" if place else ""
-    print(f"decoding {name} {split}: {len(records):,} images once{where}", file=sys.stderr)
+    print(f"decoding {name} {split}: {len(records):,} examples once{where}", file=sys.stderr)
+    try:
+        return _decoded(records, place, fingerprint, note), note
+    except BrokenRecord as error:  # what becomes of it is decided where the split is used
+        print(f"warning: decoded data of {name} {split} are not kept: {error}", file=sys.stderr)
+        return records, note
+
+
+def _decoded(records: Records, place: Path | None, fingerprint: str, note: dict[str, Any]) -> ArrayExamples:
     if place is not None:
         try:
             array_cache.write(place, fingerprint, _chunks(records), examples=len(records), note=note)
             if kept := array_cache.read(place, fingerprint):
-                return ArrayExamples(kept[0], kept[1]), note
+                return ArrayExamples(kept[0], kept[1])
         except OSError as error:
             print(f"warning: cannot keep decoded data in {place}: {error.strerror or error}", file=sys.stderr)
-    return ArrayExamples(*records.arrays()), note
+    return ArrayExamples(*records.arrays())
 
 
-def _request(folder: Path, split: str, decoding: tuple[str, str, int]) -> dict[str, Any]:
+def _request(folder: Path, split: str, reading: Reading) -> dict[str, Any]:
     """What a decoded split depends on, besides its files."""
     from PIL import __version__ as pillow
 
-    return {"folder": str(folder.resolve()), "split": split, "decoding": list(decoding), "pillow": pillow}
+    wanted, keys, image_size = reading
+    return {
+        "folder": str(folder.resolve()), "split": split, "targets": wanted.targets, "keys": list(keys),
+        "image_size": image_size, "pillow": pillow,
+    }  # fmt: skip
 
 
 def _chunks(records: Records) -> Iterator[tuple[np.ndarray, np.ndarray]]:

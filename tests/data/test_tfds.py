@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jtrain.data import tfds as module
-from jtrain.data.examples import ArrayExamples, Wanted
+from jtrain.data.examples import ArrayExamples, BrokenRecord, Wanted, check_targets
 from jtrain.data.tfds import find, tfds
 from jtrain.data.tfds_records import Records
 from jtrain.errors import ConfigError, DataError
@@ -26,14 +26,74 @@ def _field(number: int, content: bytes) -> bytes:
     return bytes(head) + bytes([size]) + content
 
 
-def example(image: bytes, label: int) -> bytes:
-    """A serialised tf.train.Example, written by hand: the format needs no TensorFlow."""
-    features = {
-        b"image": _field(1, _field(1, image)),
-        b"label": _field(3, _field(1, bytes([label]))),
-    }
-    entries = [_field(1, _field(1, key) + _field(2, value)) for key, value in features.items()]
+def serialised(record: dict) -> bytes:
+    """A serialised tf.train.Example of lists of bytes, ints or floats, by hand: the format needs no TensorFlow."""
+    entries = []
+    for key, values in record.items():
+        if isinstance(values[0], bytes):
+            feature = _field(1, b"".join(_field(1, value) for value in values))
+        elif isinstance(values[0], float):
+            feature = _field(2, _field(1, np.array(values, "<f4").tobytes()))
+        else:
+            feature = _field(3, _field(1, b"".join(_varint(value) for value in values)))
+        entries.append(_field(1, _field(1, key.encode()) + _field(2, feature)))
     return _field(1, b"".join(entries))
+
+
+def _varint(value: int) -> bytes:
+    value, out = int(value) & (2**64 - 1), bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def example(image: bytes, label: int) -> bytes:
+    return serialised({"image": [image], "label": [label]})
+
+
+def write_records(folder, name, records):
+    """One file of serialised examples, and the description of a set that has it as its only split, train."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    folder.mkdir(parents=True)
+    writer = ArrayRecordWriter(str(folder / f"{name}-train.array_record-00000-of-00001"), "group_size:1")
+    for record in records:
+        writer.write(serialised(record))
+    writer.close()
+    split = {"name": "train", "numBytes": "1", "shardLengths": [str(len(records))]}
+    split["filepathTemplate"] = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    info = {"name": name, "version": "1.0.0", "fileFormat": "array_record", "splits": [split]}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A set of four examples whose features are of all kinds."""
+    from tensorflow_datasets import features as kinds
+
+    root = tmp_path_factory.mktemp("many")
+    folder = root / "many" / "1.0.0"
+    records = [
+        {
+            "image": [png(pixel)], "label": [i % 3], "tags": [i, 4 - i][: i + 1], "hot": [i % 2, 1, 0],
+            "age": [i + 0.5], "pose": [i / 2, -1.0], "one": [float(i)], "ids": [i, -i, 2**31 - 1], "words": [b"x"],
+            "wide": [2**40 if i == 2 else i],
+        }
+        for i, pixel in enumerate(pixels(4))
+    ]  # fmt: skip
+    write_records(folder, "many", records)
+    described = kinds.FeaturesDict(
+        {
+            "image": kinds.Image(shape=(6, 5, 3)), "label": kinds.ClassLabel(names=list(NAMES)),
+            "tags": kinds.Sequence(kinds.ClassLabel(num_classes=5)), "hot": kinds.Tensor(shape=(3,), dtype=np.bool_),
+            "age": kinds.Scalar(dtype=np.float32), "pose": kinds.Tensor(shape=(2,), dtype=np.float64),
+            "one": kinds.Tensor(shape=(1,), dtype=np.float32), "ids": kinds.Tensor(shape=(3,), dtype=np.int64),
+            "words": kinds.Text(), "wide": kinds.Scalar(dtype=np.int64),
+        }
+    )  # fmt: skip
+    described.save_config(str(folder))
+    return root
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -142,9 +202,10 @@ def test_sliced_split_and_no_test_split(root):
 
 def test_second_time_decodes_nothing_and_imports_nothing_of_tfds(root, capsys):
     load(root)
-    assert "decoding pets train: 12 images once, kept in " in capsys.readouterr().err
+    assert "decoding pets train: 12 examples once, kept in " in capsys.readouterr().err
     code = (
-        "import sys; from jtrain.data.tfds import tfds; tfds(None, name='pets', data_dir=sys.argv[1]);"
+        "import sys; from jtrain.data.examples import Wanted; from jtrain.data.tfds import tfds;"
+        "tfds(Wanted(), name='pets', data_dir=sys.argv[1]);"
         "print('tensorflow_datasets' in sys.modules, 'tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=True)
@@ -154,7 +215,8 @@ def test_second_time_decodes_nothing_and_imports_nothing_of_tfds(root, capsys):
 
 def test_reading_records_never_imports_tensorflow(root):
     code = (
-        "import sys; from jtrain.data.tfds import tfds; tfds(None, name='pets', data_dir=sys.argv[1], cache=False)"
+        "import sys; from jtrain.data.examples import Wanted; from jtrain.data.tfds import tfds;"
+        "tfds(Wanted(), name='pets', data_dir=sys.argv[1], cache=False)"
         ".train.arrays(); print('tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=True)
@@ -233,7 +295,7 @@ def test_images_of_many_sizes_need_a_size_and_are_cut_to_it(tmp_path):
         ({"test": "validation"}, r"data\.tfds\.test: no such split 'validation'.*train, test"),
         ({"train": "train[:10"}, r"data\.tfds\.train: cannot read"),
         ({"input_key": "imgae"}, r"data\.tfds\.input_key: no feature 'imgae'; did you mean 'image'"),
-        ({"target_key": "image"}, r"data\.tfds\.target_key: 'image' is no class label.*: label"),
+        ({"target_key": "image"}, r"data\.tfds\.target_key: 'image' is an image; .* needs a class label, here: label"),
         ({"input_key": "label", "image_size": 4}, r"data\.tfds\.image_size: 'label' is no 8-bit image"),
         ({"name": "../pets"}, r"data\.tfds\.name: '../pets' is not a name"),
         ({"name": "pet"}, r"data\.tfds\.name: no such data set 'pet'; did you mean 'pets'"),
@@ -276,33 +338,147 @@ def test_image_that_does_not_decode_is_named_by_file_and_record(tmp_path, cache)
     prepare(tmp_path / "data", encoded, (6, 5, 3), shards=2)
     with pytest.raises(DataError, match=r"'train': record 6 .*pets-train\.array_record-00001-of-00002"):
         load(tmp_path / "data", cache=cache).train.arrays()
-    assert not list((tmp_path / "cache").rglob("*.npy"))
+    assert not list((tmp_path / "cache").rglob("pets-train*/*.npy"))
 
 
 def test_image_of_another_size_than_promised_is_named(tmp_path):
     encoded = [png(p) for p in pixels()]
     encoded[3] = png(np.zeros((9, 9, 3), np.uint8))
     prepare(tmp_path, encoded, (6, 5, 3))
-    with pytest.raises(DataError, match=r"record 3 .*\[9, 9, 3\].*\[6, 5, 3\]"):
-        load(tmp_path)
+    with pytest.raises(BrokenRecord, match=r"record 3 .*\[9, 9, 3\].*\[6, 5, 3\]"):
+        load(tmp_path).train.arrays()
 
 
 @pytest.mark.parametrize("damage", ["half", "flip", "empty"])
-def test_damaged_record_file_is_named(root, damage):
+def test_damaged_record_file_is_named_and_not_kept(root, damage, capsys):
     file = root / "pets" / "1.0.0" / "pets-train.array_record-00000-of-00001"
     data = bytearray(file.read_bytes())
     if damage == "flip":
         data[65536 + 100] ^= 255  # the records begin after a header block of 64 KiB
         data[400] ^= 255
     file.write_bytes({"half": data[: len(data) // 2], "flip": data, "empty": b""}[damage])
-    with pytest.raises(DataError, match=r"pets-train\.array_record-00000-of-00001 is damaged"):
-        load(root)
+    train = load(root).train
+    assert isinstance(train, Records)
+    assert (
+        "warning: decoded data of pets train are not kept: data.tfds: split 'train': record" in capsys.readouterr().err
+    )
+    with pytest.raises(BrokenRecord, match=r"pets-train\.array_record-00000-of-00001 is damaged"):
+        train.arrays()
+
+
+def test_records_around_damaged_bytes_can_still_be_read(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (6, 40, 40, 3)).astype(np.uint8)
+    folder = prepare(tmp_path, [png(p) for p in noise], (40, 40, 3))
+    file = folder / "pets-train.array_record-00000-of-00001"
+    data = bytearray(file.read_bytes())
+    start = data.index(png(noise[2])[100:200])
+    data[start : start + 50] = bytes(50)
+    file.write_bytes(data)
+    train = load(tmp_path, cache=False).train
+    broken = []
+    for row in range(6):
+        try:
+            assert np.array_equal(train.fetch(np.array([row]))[0][0], noise[row])
+        except BrokenRecord:
+            broken.append(row)
+    assert broken == [2]
+    with pytest.raises(BrokenRecord, match=r"'train': record 2 cannot be read, pets-train.*is damaged.*hash mismatch"):
+        train.fetch(np.arange(6))
 
 
 def test_missing_record_file_is_a_data_error(root):
     (root / "pets" / "1.0.0" / "pets-train.array_record-00000-of-00001").unlink()
-    with pytest.raises(DataError, match=r"pets-train\.array_record-00000-of-00001"):
+    with pytest.raises(DataError, match=r"pets-train\.array_record-00000-of-00001 is missing") as caught:
         load(root)
+    assert not isinstance(caught.value, BrokenRecord)  # a file that is not there is more than a bad record
+
+
+@pytest.mark.parametrize(
+    ("targets", "key", "outputs", "expected"),
+    [
+        ("class", "label", 3, [0, 1, 2, 0]),
+        ("classes", "tags", 5, [[1, 0, 0, 0, 0], [0, 1, 0, 1, 0], [0, 0, 1, 0, 0], [0, 1, 0, 1, 0]]),
+        ("classes", "hot", 3, [[0, 1, 0], [1, 1, 0], [0, 1, 0], [1, 1, 0]]),
+        ("values", "age", 1, [0.5, 1.5, 2.5, 3.5]),
+        ("values", "pose", 2, [[0, -1], [0.5, -1], [1, -1], [1.5, -1]]),
+        ("values", "one", 1, [0, 1, 2, 3]),
+        ("any", "", 3, [0, 1, 2, 0]),
+        ("any", "age", 1, [0, 0, 0, 0]),
+    ],
+)
+def test_target_is_what_the_task_wants(many, targets, key, outputs, expected):
+    for cache in (True, True, False):
+        dataset = tfds(Wanted(0, targets), name="many", data_dir=str(many), test="", target_key=key, cache=cache)
+        inputs, found = dataset.train.arrays()
+        np.testing.assert_array_equal(found, np.array(expected))
+        assert np.array_equal(inputs, pixels(4))
+        assert found.dtype == (np.int32 if targets in ("class", "any") else np.float32)
+        assert (dataset.num_outputs, dataset.targets) == (outputs, "class" if targets == "any" else targets)
+        check_targets(found, dataset.targets, dataset.num_outputs, "train")
+    assert dataset.class_names == {"label": NAMES, "": NAMES, "tags": tuple("01234")}.get(key, ())
+
+
+@pytest.mark.parametrize(
+    ("targets", "key", "words"),
+    [
+        ("values", "label", r"'label' is a class label; the task needs a number, or a row of them, here: age, hot, "
+                            r"ids, one, pose, wide; 'label' suits task\.name=\"classification\""),
+        ("class", "age", r"'age' is numbers of shape \[\]; the task needs a class label, here: label; "
+                         r"'age' suits task\.name=\"regression\""),
+        ("class", "tags", r"'tags' is a list of class labels; .* suits task\.name=\"multilabel\""),
+        ("classes", "label", r"'label' is a class label; the task needs a list of class labels, or 0 or 1 for every"),
+        ("values", "words", r"'words' is not numbers of a fixed shape; the task needs a number, or a row of them"),
+        ("values", "image", r"'image' is an image; the task needs a number"),
+        ("any", "lable", r"no feature 'lable'; did you mean 'label'"),
+    ],
+)  # fmt: skip
+def test_target_that_does_not_suit_the_task_is_told_with_those_that_do(many, targets, key, words):
+    with pytest.raises(ConfigError, match=r"^data\.tfds\.target_key: " + words) as caught:
+        tfds(Wanted(0, targets), name="many", data_dir=str(many), test="", target_key=key)
+    assert "\n" not in str(caught.value)
+
+
+def test_tokens_are_not_to_be_had(many):
+    with pytest.raises(ConfigError, match=r'"tfds" gives no tokens; for text choose data\.name="text"'):
+        tfds(Wanted(0, "tokens"), name="many", data_dir=str(many), test="")
+
+
+def test_set_without_labels_serves_a_task_that_makes_its_own_targets(tmp_path):
+    from tensorflow_datasets import features as kinds
+
+    folder = tmp_path / "plain" / "1.0.0"
+    write_records(folder, "plain", [{"image": [png(p)]} for p in pixels(3)])
+    kinds.FeaturesDict({"image": kinds.Image(shape=(6, 5, 3))}).save_config(str(folder))
+    dataset = tfds(Wanted(0, "any"), name="plain", data_dir=str(tmp_path), test="", cache=False)
+    assert np.array_equal(dataset.train.arrays()[0], pixels(3))
+    assert dataset.train.arrays()[1].tolist() == [0, 0, 0]
+    with pytest.raises(ConfigError, match=r"target_key: no feature 'label'; choose from image"):
+        tfds(Wanted(), name="plain", data_dir=str(tmp_path), test="")
+
+
+def test_inputs_may_be_numbers_in_a_type_that_a_device_takes(many):
+    given = {"name": "many", "data_dir": str(many), "test": "", "cache": False}
+    whole, _ = tfds(Wanted(), input_key="ids", **given).train.arrays()
+    assert whole.dtype == np.int32
+    assert whole.tolist() == [[i, -i, 2**31 - 1] for i in range(4)]
+    broken, _ = tfds(Wanted(), input_key="pose", **given).train.arrays()
+    assert broken.dtype == np.float32
+    wide = tfds(Wanted(), input_key="wide", **given).train
+    assert wide.fetch(np.array([0, 1, 3]))[0].tolist() == [0, 1, 3]
+    with pytest.raises(BrokenRecord, match=r"record 2 .*1099511627776, which does not fit int32"):
+        wide.arrays()
+
+
+def test_label_outside_its_classes_in_a_list_is_a_broken_record(tmp_path):
+    from tensorflow_datasets import features as kinds
+
+    folder = tmp_path / "odd" / "1.0.0"
+    write_records(folder, "odd", [{"image": [png(p)], "label": [1, -1]} for p in pixels(1)])
+    label = kinds.Sequence(kinds.ClassLabel(num_classes=3))
+    kinds.FeaturesDict({"image": kinds.Image(shape=(6, 5, 3)), "label": label}).save_config(str(folder))
+    train = tfds(Wanted(0, "classes"), name="odd", data_dir=str(tmp_path), test="", cache=False).train
+    with pytest.raises(BrokenRecord, match=r"record 0 .*it has a class -1; valid are 0 to 2"):
+        train.fetch(np.array([0]))
 
 
 @pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
@@ -317,7 +493,9 @@ def test_cifar_equals_what_tensorflow_datasets_decodes():
     import tensorflow_datasets
 
     rows = [0, 17, 9999]
-    source = tensorflow_datasets.data_source("cifar10", split="test", download=False)
+    source = tensorflow_datasets.data_source(
+        "cifar10", split="test", download=False, data_dir=os.environ["TFDS_DATA_DIR"]
+    )
     dataset = tfds(Wanted(), test="test", cache=False)
     inputs, targets = dataset.test.fetch(np.array(rows))
     for i, row in enumerate(rows):
