@@ -1,0 +1,145 @@
+"""What became of the weights that a run starts from, in words; and why they do not fit."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jtrain.io.manifest import some
+from jtrain.models.prepare import NORMALIZE, RESCALE
+from jtrain.models.torch_names import flattened, outermost, split_path
+from jtrain.table import nearest
+from jtrain.weights_source import INIT_FROM, Source
+
+RENAME, REINIT, COVERAGE = "transfer.rename", "transfer.reinit", "transfer.coverage"
+
+Shape = tuple[int, ...]
+Like = Mapping[str, Any]  # abstract arrays by path
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What became of every array; paths as in the state, 'params/head/kernel'.
+
+    Attributes:
+      source: what was read, in words.
+      loaded: ours that have the source's values.
+      missing: ours that the source lacks; they stay as they are drawn.
+      unused: names in the source that nothing took.
+      mismatched: (path, the source's shape, ours) of those that were not loaded since they differ.
+      reinitialised: ours that stay as they are drawn because `reinit` says so.
+      numbers: how many numbers of our parameters were loaded.
+      coverage: the share that these are of all but the reinitialised.
+      notes: what else to know, a sentence each.
+    """
+
+    source: str
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+    mismatched: tuple[tuple[str, Shape, Shape], ...]
+    reinitialised: tuple[str, ...]
+    numbers: int
+    coverage: float
+    notes: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """For the screen."""
+        params = sum(path.startswith("params/") for path in self.loaded)
+        beside = f" and {len(self.loaded) - params} statistics" if len(self.loaded) > params else ""
+        share = f"{self.coverage:.1%}" + (" of the parameters that are not drawn fresh" if self.reinitialised else "")
+        reshaped = [f"{short(path)} {list(theirs)}, not {list(ours)}" for path, theirs, ours in self.mismatched]
+        rows = {
+            "start": [self.source],
+            "loaded": [f"{params} arrays{beside}; {self.numbers:,} parameters, {share}"],
+            "fresh": [some([short(path) for path in self.reinitialised])] if self.reinitialised else [],
+            "reshaped": [f"{some(reshaped)}; not loaded"] if reshaped else [],
+            "missing": [f"{some([short(path) for path in self.missing])}; drawn fresh"] if self.missing else [],
+            "unused": [some(list(self.unused))] if self.unused else [],
+            "note": list(self.notes),
+        }
+        return [f"  {name:<10}{text}" for name, texts in rows.items() for text in texts]
+
+
+def short(path: str) -> str:
+    """A path without what all have in common: 'head/kernel'."""
+    return path.removeprefix("params/").removeprefix("model_state/")
+
+
+def mismatch(source: Source, like: Like, differing: Sequence[tuple[str, Shape, Shape]], reinit: Sequence[str]) -> str:
+    """Which arrays have another shape than ours, and the `reinit` that draws them anew.
+
+    Args:
+      source: where they are from.
+      like: our state.
+      differing: (path, the source's shape, ours).
+      reinit: the patterns that there are.
+    """
+    shown = [f"{short(path)} is {list(theirs)} there and {list(ours)} here" for path, theirs, ours in differing]
+    modules = outermost(like)
+    places = [split_path(path, modules)[1].rpartition("/") for path, _, _ in differing]
+    patterns = dict.fromkeys([*reinit, *(f"{re.escape(module)}/.*" if module else leaf for module, _, leaf in places)])
+    doubt = "; is it the same model?" if len(patterns) > len(reinit) + 2 else ""
+    return (
+        f"{INIT_FROM}: {source.words}: {some(shown, 3)}{doubt}; to draw {'it' if len(differing) == 1 else 'these'} "
+        f"anew, set {REINIT}=({some([repr(pattern) for pattern in patterns])},)"
+    )
+
+
+def too_little(
+    source: Source,
+    absent: Sequence[str],
+    unused: Sequence[str],
+    numbers: tuple[int, int],
+    coverage: float,
+) -> str:
+    """What is missing, and what may be it under another name.
+
+    Args:
+      source: where the weights are from.
+      absent: what is missing, as the source would call it.
+      unused: names in the source that nothing took.
+      numbers: of our parameters: loaded, and wanted (above 0).
+      coverage: the share that must be loaded.
+    """
+    near = [(name, nearest(name, unused)) for name in absent[:3]]  # comparing all with all would take seconds
+    hints = "".join(f"; is {there!r} there {here!r}?" for here, there in near if there)
+    return (
+        f"{INIT_FROM}: {source.words} fills {numbers[0]:,} of {numbers[1]:,} parameters "
+        f"({numbers[0] / numbers[1]:.1%}), {COVERAGE} asks for {coverage:.1%}; missing: {some(list(absent))}; "
+        f"unused there: {some(list(unused)) or 'nothing'}{hints}; rename them ({RENAME}), "
+        f"draw what is missing anew ({REINIT}), or lower {COVERAGE}"
+    )
+
+
+def notes(source: Source, like: Like, arrays: Like, fresh: set[str]) -> list[str]:
+    """What else to know of weights that fit, a sentence each.
+
+    Args:
+      source: where they are from.
+      like: our state.
+      arrays: what is loaded.
+      fresh: what is drawn on request.
+    """
+    found = []
+    mean = f"model_state/{NORMALIZE}/mean"
+    if mean in arrays:
+        found.append(
+            "inputs are normalised as they were for these weights, not by this run's data; "
+            f"{REINIT}=('{NORMALIZE}/.*',) keeps its own"
+        )
+    elif mean in like and mean not in fresh:
+        why = "their channels are others" if mean in source.scalings else "the source does not tell its own"
+        found.append(f"inputs are normalised by this run's data, or its data.mean and data.std; {why}")
+    elif mean in source.scalings and mean not in like:
+        found.append("these weights were trained on normalised inputs, and this run does not normalise its own")
+    if f"model_state/{RESCALE}/mean" in arrays:
+        found.append("outputs are brought into their unit as they were for these weights, not by this run's data")
+    foreign = source.layout == "torch" and not source.ours
+    doubtful = [short(path) for path in flattened(like) if path in arrays] if foreign else []
+    if doubtful:
+        found.append(
+            f"{some(doubtful)}: loaded as torch has it; if it reads or makes a flattened map, which torch orders "
+            f"[channels, height, width] and jtrain [height, width, channels], draw it anew ({REINIT})"
+        )
+    return found

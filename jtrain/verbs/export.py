@@ -1,0 +1,96 @@
+"""`export`: the weights that a workdir is evaluated with, as a file that torch loads."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from jtrain import config_files
+from jtrain.describe import version
+from jtrain.errors import ConfigError, DataError
+from jtrain.io import weights
+from jtrain.io.manifest import some
+from jtrain.io.progress import Screen
+from jtrain.models.torch_names import flattened, to_torch
+from jtrain.table import did_you_mean
+from jtrain.tree import unflatten
+from jtrain.weights_source import MARK, evaluated, read_checkpoint, scaling_texts
+
+FORMATS = ("safetensors",)
+
+
+def export(
+    workdir: str | Path, *, out: str | Path, at: str | int = "latest", format: Literal["safetensors"] = "safetensors",
+    screen: Screen | None = None,
+) -> Path:  # fmt: skip
+    """Writes the weights that a run is evaluated with under torch's names; returns the path of the file.
+
+    Neither the run's data nor its model is needed. The parameters are the averaged ones where there are any; with them
+    go the running statistics, and as texts beside them jtrain's version, the model, the update, and what brings inputs
+    and outputs to scale, which is no part of a torch module: inputs become (x - mean) * scale before it, outputs
+    y * scale + mean after it.
+
+    Args:
+      workdir: of a run; only read.
+      out: the file, replaced if there is one; '.safetensors' is added where it lacks. Or a folder.
+      at: latest, best, or a step.
+      format: of the file.
+      screen: where to show it.
+
+    Raises:
+      ConfigError: no such format, or `at` is none of these.
+      DataError: there is no such run or checkpoint, it is damaged, or the file cannot be written.
+    """
+    screen = screen or Screen.quiet()
+    if format not in FORMATS:
+        raise ConfigError(f"--format={format}: no such format{did_you_mean(format, FORMATS)}")
+    workdir = Path(workdir)
+    config = workdir / "config.json"
+    if not config.is_file():
+        raise DataError(f"--workdir: {workdir} holds no run (no config.json)")
+    model = config_files.from_json(config).model.name
+    restored = read_checkpoint(workdir, str(at), key="--at", event=lambda kind, text: screen.line(f"{kind}: {text}"))
+    arrays, averaged = evaluated(restored.state)
+    nested = unflatten(arrays)
+    tensors = to_torch(model, nested["params"], nested.get("model_state", {}))
+    texts = {"format": "pt", MARK: version(), "model": model, "step": str(restored.step)}
+    texts |= {"averaged": "true"} if averaged else {}
+    scalings = scaling_texts(arrays)
+    path = _place(out)
+    weights.write(path, tensors, texts | scalings)
+    numbers = sum(int(np.prod(leaf.shape)) for name, leaf in arrays.items() if name.startswith("params/"))
+    which = "averaged parameters" if averaged else "parameters"
+    screen.line(f"{numbers:,} {which} of {model} after update {restored.step}, under torch's names, in {path}")
+    for text in _notes(arrays, scalings):
+        screen.line(f"note: {text}")
+    return path
+
+
+def _notes(arrays: dict[str, np.ndarray], scalings: dict[str, str]) -> list[str]:
+    notes = []
+    if scalings:
+        notes.append(
+            f"what jtrain does to inputs or outputs beside the model is in the file's metadata: {some([*scalings])}"
+        )
+    doubtful = [path.removeprefix("params/") for path in flattened(arrays)]
+    if doubtful:
+        notes.append(
+            f"{some(doubtful)}: written as jtrain has it; if it reads or makes a flattened map, jtrain orders that "
+            "[height, width, channels], and a torch model must permute it likewise"
+        )
+    return notes
+
+
+def _place(out: str | Path) -> Path:
+    """The file to write; raises DataError when its folder cannot be made."""
+    path = Path(out)
+    if str(out).endswith(os.sep) or os.path.isdir(path):
+        path = path / "weights"
+    if path.suffix != weights.SUFFIX:
+        path = path.with_name(path.name + weights.SUFFIX)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--out={out}: cannot make the folder {path.parent}: {error.strerror}") from error
+    return path
