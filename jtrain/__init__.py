@@ -16,6 +16,7 @@ _HOME = {
     "evaluate": "jtrain.verbs.evaluate",
     "predict": "jtrain.verbs.predict",
     "check": "jtrain.verbs.check",
+    "export": "jtrain.verbs.export",
     "Model": "jtrain.models.pure",
 }
 _MODULES = ("config", "durations", "errors")

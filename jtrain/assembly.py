@@ -1,8 +1,6 @@
 """config -> Run: everything that training needs, built once and frozen."""
 
 import functools
-import inspect
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,26 +11,24 @@ import numpy as np
 
 from jtrain import config as configs
 from jtrain import mesh as meshes
-from jtrain import pipeline, tree
-from jtrain.data import augment
+from jtrain import pipeline, tasks, transfer, tree
+from jtrain.data import augment, views
 from jtrain.data.examples import DataSet
 from jtrain.data.order import Order
 from jtrain.durations import Clock
-from jtrain.errors import ConfigError, JtrainError
-from jtrain.evaluation import make_eval_step
+from jtrain.errors import ConfigError
+from jtrain.evaluation import make_eval_step, make_predict_step
+from jtrain.fit import build_model, check_shapes
+from jtrain.gradient import make_gradient
 from jtrain.models.initializers import reinitialise
-from jtrain.models.prepare import prepare
-from jtrain.models.pure import Model, as_model
-from jtrain.optim import chain
-from jtrain.optim.groups import build_groups, decay_mask
-from jtrain.optim.optimizers import Core
-from jtrain.optim.schedules import Schedule, hold, with_warmup
+from jtrain.models.prepare import Scaling, prepare
+from jtrain.models.pure import Model
+from jtrain.phases import build_optimizers, make_begin
 from jtrain.precision import PRECISIONS
-from jtrain.run import Optimizer, Run
-from jtrain.state import TrainState, new_state
-from jtrain.step import StepOptions, make_gradient, make_train_step
-from jtrain.table import parameters
-from jtrain.task import TASKS, Task
+from jtrain.run import Optimizer, Phase, Run
+from jtrain.state import TrainState, new_state, to_flat
+from jtrain.step import StepOptions, make_train_step
+from jtrain.tasks import Task
 
 
 def assemble(
@@ -45,8 +41,8 @@ def assemble(
 
     Args:
       config: from `jtrain.config.base()` or `jtrain.load`; copied, not kept.
-      model: your own: a Linen module, an NNX module or factory, or a `jtrain.Model`; its outputs are
-        logits [batch, classes]. Without it, the config's.
+      model: your own: a Linen module, an NNX module or factory, or a `jtrain.Model`; its outputs are what the task
+        takes, such as logits [batch, classes]. Without it, the config's.
       data: your own: `(inputs, targets)`, or a dict of such pairs by 'train', 'val', 'test'. Without it, the config's.
 
     Raises:
@@ -55,36 +51,29 @@ def assemble(
     configs.validate(config)
     config = _with_given(config, model, data)
     mesh = meshes.make_mesh(config.mesh.devices)
-    dataset = pipeline.load(config, data, "class")
-    sample, _ = dataset.train.fetch(np.arange(1))
-    augment.check_inputs(config.augment, sample.shape[1:])
+    dataset = pipeline.load(config, data)
     clock = _clock(config, len(dataset.train))
     order = Order(len(dataset.train), clock.batch_size, config.seed)
-    loss, loss_options = configs.choice(config, "loss")
-    task = TASKS[config.task](functools.partial(loss, **loss_options))
+    sample, targets = dataset.train.fetch(np.arange(1))
+    augment.check_inputs(config.augment, sample.shape[1:])
+    views.check_view_inputs(config.tta, sample.shape[1:], "tta")
 
-    inner, model_name = _model(config, model, dataset.num_outputs)
-    mean, std = pipeline.statistics(config, dataset.train)
-    pure = prepare(inner, mean, std, PRECISIONS[config.precision])
-    params = _shapes(pure, model_name, task, sample, dataset.num_outputs)
-    optimizer = _optimizer(config, clock, sorted(tree.flatten(params)))
+    scaling = pipeline.statistics(config, dataset)
+    task = _task(config, dataset, scaling)
+    inner, model_name = build_model(config, model, task.num_outputs)
+    pure = prepare(inner, scaling, task.rescale, PRECISIONS[config.precision])
+    params = check_shapes(pure, model_name, task, sample, targets)
+    paths = sorted(tree.flatten(params))
     options = _step_options(config, clock, mesh)
-    init = _make_init(config, pure, sample, optimizer, options)
+    optimizers = build_optimizers(config, clock, paths)
 
     on_all, constrain = meshes.replicated(mesh), meshes.make_constrain(mesh)
-    frozen = optimizer.groups.frozen
-    gradient = make_gradient(
-        model=pure,
-        task=task,
-        frozen=frozen,
-        augment=augment.build(config.augment) if config.augment else None,
-        constrain=constrain,
-        options=options,
-    )
-    train_step = make_train_step(
-        gradient=gradient, tx=optimizer.tx, schedule=optimizer.schedules["lr"], frozen=frozen, options=options
-    )
-    eval_step = make_eval_step(model=pure, task=task, constrain=constrain)
+    tta = views.build_views(config.tta) if config.tta else None
+    eval_step = make_eval_step(model=pure, task=task, views=tta, constrain=constrain)
+    predict_step = make_predict_step(model=pure, task=task, views=tta, constrain=constrain)
+    init = _make_init(config, pure, sample, optimizers[0][1], options)
+    phases = _phases(config, pure, task, optimizers, options, init, mesh)
+    like, options_of_start = to_flat(phases[0].shapes), transfer.Options(**config.transfer.to_dict())
     return Run(
         config=config,
         data=dataset,
@@ -92,7 +81,6 @@ def assemble(
         task=task,
         model=pure,
         model_name=model_name,
-        optimizer=optimizer,
         clock=clock,
         eval_every=configs.updates(clock, config.train.eval_every, "train.eval_every"),
         save_every=configs.updates(clock, config.checkpoint.every, "checkpoint.every"),
@@ -101,12 +89,72 @@ def assemble(
         order=order,
         feeds=pipeline.feeds(config, dataset, mesh),
         options=options,
-        gradient=gradient,
-        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=on_all),
+        phases=phases,
         eval_step=jax.jit(eval_step, out_shardings=on_all),
-        shapes=jax.eval_shape(init),
+        predict_step=jax.jit(predict_step, out_shardings=on_all),
         init=jax.jit(init, out_shardings=on_all),
+        starting=functools.cache(lambda: transfer.start(options_of_start, config.model.name, like)),
     )
+
+
+def _task(config: ml_collections.ConfigDict, dataset: DataSet, scaling: Scaling) -> Task:
+    make, task_options = configs.choice(config, "task")
+    loss, loss_options = configs.choice(config, "loss")
+    own = tasks.NEEDS.get(config.task.name) == "any"
+    facts = pipeline.facts(dataset, scaling, own_targets=own)
+    task = make(functools.partial(loss, **loss_options), facts, **task_options)
+    task = tasks.with_metrics(task, config.metrics, tasks.KINDS.get(config.task.name, dataset.targets))
+    if config.tta and task.pretext is not None:
+        raise ConfigError(f"tta: several views of an input have no common answer in {config.task.name}; leave it ''")
+    return task
+
+
+def _phases(
+    config: ml_collections.ConfigDict,
+    model: Model,
+    task: Task,
+    optimizers: list[tuple[int, Optimizer]],
+    options: StepOptions,
+    init: Callable[[Any], TrainState],
+    mesh: jax.sharding.Mesh,
+) -> tuple[Phase, ...]:
+    """The steps of every phase; they are compiled when they are first taken."""
+    on_all = meshes.replicated(mesh)
+    shapes = jax.eval_shape(init, {})
+    phases: list[Phase] = []
+    for start, optimizer in optimizers:
+        gradient = make_gradient(
+            model=model,
+            task=task,
+            frozen=optimizer.groups.frozen,
+            augment=augment.build(config.augment) if config.augment else None,
+            mix=augment.build_mix(config.augment),
+            constrain=meshes.make_constrain(mesh),
+            accumulate=options.accumulate,
+            unroll=options.unroll,
+            loss_scaling=options.loss_scaling,
+        )
+        train_step = make_train_step(
+            gradient=gradient,
+            tx=optimizer.tx,
+            schedule=optimizer.schedules["lr"],
+            frozen=optimizer.groups.frozen,
+            options=options,
+        )
+        begin = make_begin(optimizer, options)
+        if phases:
+            shapes = jax.eval_shape(begin, shapes)
+        phases.append(
+            Phase(
+                start=start,
+                optimizer=optimizer,
+                gradient=gradient,
+                train_step=jax.jit(train_step, donate_argnums=0, out_shardings=on_all),
+                begin=jax.jit(begin, out_shardings=on_all),
+                shapes=shapes,
+            )
+        )
+    return tuple(phases)
 
 
 def _with_given(config: ml_collections.ConfigDict, model: Any, data: Any) -> ml_collections.ConfigDict:
@@ -127,81 +175,6 @@ def _clock(config: ml_collections.ConfigDict, train_examples: int) -> Clock:
         return Clock.start(config.train.total, batch_size=config.train.batch_size, epoch_examples=train_examples)
     except ValueError as error:
         raise ConfigError(f"train.total: {error}") from error
-
-
-def _model(config: ml_collections.ConfigDict, given: Any, num_outputs: int) -> tuple[Model, str]:
-    if given is not None:
-        named = isinstance(given, type) or inspect.isfunction(given)
-        return as_model(given), given.__name__ if named else type(given).__name__
-    factory, model_options = configs.choice(config, "model")
-    name = config.model.name
-    if name in configs.CHOICES["model"][1]:
-        return as_model(factory(num_outputs, **model_options)), name
-    try:
-        if "rngs" in parameters(factory):  # NNX: made anew from each key
-            return as_model(functools.partial(factory, **model_options)), name
-        return as_model(factory(**model_options)), name
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"model.name: {name} cannot be made from model.options {model_options}: {error}") from error
-
-
-def _shapes(model: Model, name: str, task: Task, sample: np.ndarray, num_outputs: int) -> Any:
-    """Abstract params; raises ConfigError when model, data and loss do not fit."""
-
-    def run(inputs: jax.Array) -> tuple[Any, Any]:
-        params, model_state = model.init(jax.random.key(0), inputs)
-        model.apply(params, model_state, inputs, key=jax.random.key(1), train=True)
-        return params, model.apply(params, model_state, inputs, key=None, train=False)[0]
-
-    shape = tuple(sample.shape[1:])
-    try:
-        params, outputs = jax.eval_shape(run, jax.ShapeDtypeStruct((2, *shape), sample.dtype))
-    except JtrainError:
-        raise
-    except Exception as error:  # whatever a model of a user raises on inputs that do not fit it
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError(f"model: {name} does not take inputs of shape {list(shape)} an example: {reason}") from error
-    if not jax.tree.leaves(params):
-        raise ConfigError(f"model: {name} has no parameters")
-    if getattr(outputs, "shape", None) != (2, num_outputs):
-        found = getattr(outputs, "shape", type(outputs).__name__)
-        raise ConfigError(
-            f"model: {name} gives outputs of shape {found} for 2 examples; "
-            f"the data has {num_outputs} classes, so (2, {num_outputs}) is needed"
-        )
-    losses = jax.eval_shape(task.per_example, outputs, jax.ShapeDtypeStruct((2,), np.int32))
-    for key, value in losses.items():
-        if value.shape != (2,):  # a mean, or [batch, 1], would be weighted wrongly without a word
-            what = "loss.name: the loss" if key == "loss" else f"metric {key}"
-            raise ConfigError(f"{what} must be one number an example, [batch]; for 2 it gives {list(value.shape)}")
-    return params
-
-
-def _optimizer(config: ml_collections.ConfigDict, clock: Clock, paths: list[str]) -> Optimizer:
-    groups = build_groups(config.groups, paths)
-    decayed = decay_mask(paths, config.optimizer.no_decay) - groups.frozen
-    make_core, core_options = configs.choice(config, "optimizer")
-    core = make_core(**core_options)
-    lr = (config.optimizer.lr or core.default_lr) * _batch_factor(config, core)
-    schedule = _schedule(config, clock, lr)
-    make_clip, clip_options = configs.choice(config, "clip")
-    tx, by_group = chain.build(core, schedule, groups, decayed, make_clip(**clip_options))
-    schedules = {"lr": schedule}
-    if len(by_group) > 1:
-        schedules |= {f"lr/{name}": group_schedule for name, group_schedule in by_group.items()}
-    return Optimizer(tx, core, groups, frozenset(decayed), schedules, lr)
-
-
-def _batch_factor(config: ml_collections.ConfigDict, core: Core) -> float:
-    """By what the lr is scaled when the batch is not the reference batch: linear for SGD (Goyal et al. 2017), the
-    square root for the Adam family (Krizhevsky 2014; Malladi et al. 2022)."""
-    reference = config.optimizer.reference_batch
-    if not reference:
-        return 1.0
-    kind = config.optimizer.batch_scaling
-    linear = kind == "linear" or (kind == "auto" and core.family == "sgd")
-    ratio = config.train.batch_size / reference
-    return ratio if linear else math.sqrt(ratio)
 
 
 def _step_options(config: ml_collections.ConfigDict, clock: Clock, mesh: jax.sharding.Mesh) -> StepOptions:
@@ -226,29 +199,23 @@ def _step_options(config: ml_collections.ConfigDict, clock: Clock, mesh: jax.sha
     )
 
 
-def _schedule(config: ml_collections.ConfigDict, clock: Clock, lr: float) -> Schedule:
-    warmup = configs.updates(clock, config.schedule.warmup, "schedule.warmup", zero=True)
-    if warmup >= clock.total:
-        raise ConfigError(
-            f"schedule.warmup: {config.schedule.warmup!r} is {warmup} of {clock.total} updates; nothing is left"
-        )
-    factory, schedule_options = configs.timed_choice(config, "schedule", clock)
-    every = configs.updates(clock, config.schedule.every, "schedule.every", zero=True)
-    return with_warmup(hold(factory(lr, clock.total - warmup, **schedule_options), every), warmup)
-
-
 def _make_init(
     config: ml_collections.ConfigDict, model: Model, sample: np.ndarray, optimizer: Optimizer, options: StepOptions
-) -> Callable[[], TrainState]:
+) -> Callable[[Mapping[str, Any]], TrainState]:
+    """`init(given) -> TrainState`, pure: drawn from the seed, but for what is `given` by path ('params/…')."""
     make_initializer, init_options = configs.choice(config, "init")
     initializer = make_initializer(**init_options)
     example = np.zeros((1, *sample.shape[1:]), sample.dtype)
 
-    def init() -> TrainState:
+    def init(given: Mapping[str, Any]) -> TrainState:
         key = jax.random.key(config.seed)
         params, model_state = model.init(jax.random.fold_in(key, 0), jnp.asarray(example))
         if initializer is not None:
             params = reinitialise(params, jax.random.fold_in(key, 0), initializer, config.init.params)
+        params, model_state = (
+            tree.map_with_path(lambda path, leaf: given.get(f"{prefix}/{path}", leaf), part)  # noqa: B023
+            for prefix, part in (("params", params), ("model_state", model_state))
+        )
         trained = tree.split(params, optimizer.groups.frozen)[1]
         opt_state = optimizer.tx.init(trained)
         return new_state(

@@ -3,28 +3,17 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import ml_collections
 
-from jtrain.data.augment import parse as parse_augment
-from jtrain.data.sources import SOURCES
+from jtrain.data.augment import mixes
 from jtrain.durations import Clock, Duration
 from jtrain.errors import ConfigError
-from jtrain.losses import LOSSES
-from jtrain.models import MODELS
-from jtrain.models.initializers import INITIALIZERS
-from jtrain.optim.chain import CLIPS
-from jtrain.optim.groups import NO_DECAY, check_rules
-from jtrain.optim.optimizers import OPTIMIZERS
-from jtrain.optim.plateau import EarlyStopping, Plateau, watching
-from jtrain.optim.schedules import SCHEDULES
-from jtrain.precision import PRECISIONS
+from jtrain.fields import AUTO, CHOICES, FIELDS, FREE, NEEDS
+from jtrain.losses import MIXES, TAKES
 from jtrain.table import (
-    Count,
     Option,
-    Range,
-    Time,
     at,
     check_plain,
     did_you_mean,
@@ -34,72 +23,8 @@ from jtrain.table import (
     option,
     options,
     parameters,
-)  # fmt: skip
-from jtrain.task import TASKS
-
-# A choice is a section with a `name`; every entry of its table has a sub-tree of options beside it,
-# and `options` is free for a part of yours ("module:Name").
-CHOICES: dict[str, tuple[str, Mapping[str, Callable[..., Any]]]] = {
-    "data": ("digits", SOURCES),
-    "model": ("mlp", MODELS),
-    "init": ("model", INITIALIZERS),
-    "loss": ("cross_entropy", LOSSES),
-    "optimizer": ("adamw", OPTIMIZERS),
-    "schedule": ("cosine", SCHEDULES),
-    "clip": ("none", CLIPS),
-}
-FREE = "options"
-
-
-def _one_of(table: Mapping[str, Any]) -> Any:
-    return Literal[tuple(table)]  # type: ignore[misc]
-
-
-# Everything that is not an option of a part: (type and range, default).
-FIELDS: dict[str, tuple[Any, Any]] = {
-    "seed": (Annotated[int, Range(0, 2**32 - 1)], 0),
-    "precision": (_one_of(PRECISIONS), "float32"),
-    "task": (_one_of(TASKS), "classification"),
-    "data.validation": (Annotated[float, Range(0, 1, below=True)], 0.1),
-    "data.placement": (Literal["auto", "resident", "streamed"], "auto"),
-    "data.normalize": (bool, True),
-    "augment": (Annotated[str, parse_augment], ""),
-    "init.params": (tuple[str, ...], (r"(.*/)?kernel",)),
-    "optimizer.lr": (Annotated[float, Range(0, 1000)], 0.0),
-    "optimizer.no_decay": (tuple[str, ...], NO_DECAY),
-    "schedule.warmup": (Annotated[str, Time("0", zero=True)], "0"),
-    "schedule.every": (Annotated[str, Time("0", zero=True)], "0"),
-    "groups": (Annotated[tuple, check_rules], ((".*", 1.0),)),
-    "optimizer.reference_batch": (Annotated[int, Range(0, 2**31 - 1)], 0),
-    "optimizer.batch_scaling": (Literal["auto", "linear", "sqrt"], "auto"),
-    "lr_scale": (Annotated[float, Range(0, 1e6, above=True)], 1.0),
-    "train.total": (Annotated[str, Time("20epochs")], "20epochs"),
-    "train.batch_size": (Count, 128),
-    "train.eval_every": (Annotated[str, Time("1epochs")], "1epochs"),
-    "train.accumulate": (Annotated[int, Range(1, 2**16)], 1),
-    "train.on_nan": (Literal["raise", "skip", "rollback"], "raise"),
-    "train.on_nan_limit": (Count, 10),
-    "train.rollback_scale": (Annotated[float, Range(0, 1, above=True, below=True)], 0.5),
-    "ema.kind": (Literal["moving", "schedule_free"], "moving"),
-    "ema.decay": (Annotated[float, Range(0, 1, below=True)], 0.0),
-    **{f"plateau.{key}": value for key, value in watching(Plateau).items()},
-    **{f"early_stopping.{key}": value for key, value in watching(EarlyStopping).items()},
-    "checkpoint.every": (Annotated[str, Time("10%")], "10%"),
-    "checkpoint.keep": (Annotated[int, Range(1, 1000)], 2),
-    "mesh.devices": (Annotated[int, Range(0, 2**20)], 0),
-    "log.every": (Annotated[str, Time("50steps")], "50steps"),
-    "log.tensorboard": (bool, False),
-    "log.smaller": (str, ""),
-}
-
-# Options that say nothing unless another one is set so.
-NEEDS: dict[str, tuple[str, Callable[[Any], bool], str]] = {
-    "train.on_nan_limit": ("train.on_nan", lambda v: v != "raise", "'skip' or 'rollback'"),
-    "train.rollback_scale": ("train.on_nan", lambda v: v == "rollback", "'rollback'"),
-    "optimizer.batch_scaling": ("optimizer.reference_batch", bool, "above 0"),
-    "ema.kind": ("ema.decay", bool, "above 0, such as 0.9"),
-    "init.params": ("init.name", lambda v: v != "model", "the name of an initializer"),
-}
+)
+from jtrain.tasks import KINDS, LOSS, MIXABLE
 
 
 @functools.cache
@@ -179,7 +104,7 @@ def choice(config: ml_collections.ConfigDict, section: str) -> tuple[Callable[..
     Raises:
       ConfigError: for an unknown name, an import that fails, or options that the part does not have.
     """
-    name = config[section].name
+    name = chosen(section, config[section].name, config.task.name)
     table = CHOICES[section][1]
     part = lookup(table, name, f"{section}.name")
     if name in table:
@@ -199,6 +124,15 @@ def choice(config: ml_collections.ConfigDict, section: str) -> tuple[Callable[..
             except ValueError as error:
                 raise ConfigError(f"{section}.{FREE}.{key}: {error}") from error
     return part, given
+
+
+def chosen(section: str, name: str, task: str) -> str:
+    """The part that a name stands for: `loss.name = "auto"` is the loss that the task takes by itself."""
+    if section != "loss" or name != AUTO:
+        return name
+    if task not in LOSS:
+        raise ConfigError(f"loss.name: {task!r} has no loss of its own; name one")
+    return LOSS[task]
 
 
 def timed_choice(
@@ -254,7 +188,7 @@ def _top_first(key: str) -> tuple[int, str]:
 
 def _check_choices(values: dict[str, Any], known: dict[str, Option]) -> None:
     for section, (_, table) in CHOICES.items():
-        name = values[f"{section}.name"]
+        name = chosen(section, values[f"{section}.name"], values["task.name"])
         if name not in table and ":" not in name:
             raise ConfigError(f"{section}.name: no such choice {name!r}{did_you_mean(name, table)}")
         for key, opt in known.items():
@@ -282,6 +216,25 @@ def _check_sense(values: dict[str, Any]) -> None:
             raise ConfigError(
                 f"{key}: is set to {values[key]!r}, but {other} is {values[other]!r}; it must be {wanted}"
             )
+    _check_task(values)
     total, warmup = (Duration.parse(values[k]) for k in ("train.total", "schedule.warmup"))
     if (warmup.unit == total.unit and warmup.amount >= total.amount) or (warmup.unit == "%" and warmup.amount >= 100):
         raise ConfigError(f"schedule.warmup: {warmup.text!r} leaves nothing of train.total ({total.text!r})")
+
+
+def _check_task(values: dict[str, Any]) -> None:
+    """Whether loss, mixing of examples and task are of one kind; parts of yours are taken at their word."""
+    task, loss = values["task.name"], chosen("loss", values["loss.name"], values["task.name"])
+    kind = KINDS.get(task)
+    if kind and loss in TAKES and kind not in TAKES[loss]:
+        fitting = [name for name, takes in TAKES.items() if kind in takes]
+        others = [name for name, other in KINDS.items() if other in TAKES[loss]]
+        raise ConfigError(
+            f"loss.name: {loss!r} is for {' or '.join(others)}; {task} takes {', '.join(fitting)} (or 'auto')"
+        )
+    if not mixes(values["augment"]):
+        return
+    if task in KINDS and task not in MIXABLE:
+        raise ConfigError(f"augment: mixing examples has no meaning in {task}; leave mixup and cutmix out")
+    if loss in TAKES and loss not in MIXES:
+        raise ConfigError(f"augment: {loss} takes no mixed targets; choose another loss, or leave mixup and cutmix out")

@@ -23,7 +23,7 @@ from jtrain.table import Option, at
 # What may differ when a run is resumed; each change is printed.
 MAY_CHANGE = (
     "log", "checkpoint", "mesh", "lr_scale", "train.total", "optimizer.lr", "schedule", "plateau", "early_stopping",
-    "train.on_nan", "train.on_nan_limit", "train.rollback_scale",
+    "train.on_nan", "train.on_nan_limit", "train.rollback_scale", "metrics", "data.workers",
 )  # fmt: skip
 
 

@@ -7,7 +7,9 @@ import jax
 import numpy as np
 
 from jtrain import mesh as meshes
+from jtrain.config import chosen
 from jtrain.io.progress import count_words, duration_words, sparkline
+from jtrain.phases import starting_lr
 from jtrain.run import Run
 
 
@@ -26,6 +28,7 @@ def header(run: Run, workdir: Path | None = None) -> list[str]:
     rows = [
         ("model", model(run)),
         ("data", data(run)),
+        ("task", task(run)),
         ("devices", f"{meshes.describe(run.mesh)} · {run.config.precision} · data {_placement(run)}"),
         ("optimizer", optimizer(run)),
         ("schedule", schedule(run)),
@@ -33,6 +36,10 @@ def header(run: Run, workdir: Path | None = None) -> list[str]:
     ]
     if extras(run):
         rows.append(("extras", extras(run)))
+    for number, phase in enumerate(run.phases[1:], 1):
+        rows.append((f"phase {number}", f"{run.config.phases[number][1]} is trained from update {phase.start:,} on"))
+    if run.config.transfer.init_from:
+        rows.append(("start", f"weights of {run.config.transfer.init_from}"))
     if run.data.note:
         rows.append(("note", run.data.note))
     return lines + [f"  {name:<10}{text}" for name, text in rows]
@@ -50,16 +57,28 @@ def data(run: Run) -> str:
     sizes = " + ".join(f"{len(feed.examples):,} {name}" for name, feed in run.feeds.items())
     sample, _ = run.data.train.fetch(np.arange(1))
     shape = "×".join(map(str, sample.shape[1:])) or "scalar"
-    text = f"{run.data.name} · {sizes} · {shape} {sample.dtype}, {run.data.num_outputs} classes"
+    words = {"class": "classes", "classes": "labels", "values": "target values", "tokens": "tokens"}[run.data.targets]
+    number = run.data.num_outputs
+    text = f"{run.data.name} · {sizes} · {shape} {sample.dtype}, {number} {words if number != 1 else words[:-1]}"
     return text + (f" · {run.config.augment}" if run.config.augment else "")
+
+
+def task(run: Run) -> str:
+    """What is learned, by which loss, and what is watched."""
+    config = run.config
+    loss = chosen("loss", config.loss.name, config.task.name)
+    text = f"{config.task.name.replace('_', ' ')} · loss {loss} · watches {run.watch}"
+    return text + (f" · evaluated on {config.tta} views" if config.tta else "")
 
 
 def optimizer(run: Run) -> str:
     """Name, lr, decay, groups and clipping."""
     config = run.config.optimizer
     taken = "" if config.lr else " (its default)"
+    if not config.lr and starting_lr(run.config, run.optimizer.core) < run.optimizer.core.default_lr:
+        taken = f" (for fine-tuning; {config.name} from scratch takes {run.optimizer.core.default_lr:g})"
     if config.reference_batch:
-        start = config.lr or run.optimizer.core.default_lr
+        start = starting_lr(run.config, run.optimizer.core)
         taken += f" ({start:g} for batch {config.reference_batch}, scaled to {run.batch_size})"
     text = f"{config.name} · lr {run.optimizer.lr:g}{taken}"
     core, decayed = run.optimizer.core, len(run.optimizer.decayed)
@@ -111,7 +130,10 @@ def extras(run: Run) -> str:
 
 
 def _placement(run: Run) -> str:
-    return "on the device" if run.feeds["train"].resident else "streamed"
+    feed = run.feeds["train"]
+    if feed.resident:
+        return "on the device"
+    return f"streamed, decoded by {feed.loaders} processes" if feed.loaders else "streamed"
 
 
 def _shape(run: Run, path: str) -> tuple[int, ...]:

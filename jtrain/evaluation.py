@@ -4,26 +4,63 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jtrain import metrics
+from jtrain.gradient import select
 from jtrain.models.pure import Model
-from jtrain.step import Batch, select
-from jtrain.task import Task
+from jtrain.tasks import Batch, Task
 
-EvalStep = Callable[[Any, Any, Batch, Any], tuple[metrics.Sums, jax.Array]]
+EvalStep = Callable[[Any, Any, Batch, Any], metrics.Sums]
+PredictStep = Callable[[Any, Any, Batch, Any], jax.Array]
+Views = Callable[[jax.Array], list[jax.Array]]  # inputs [batch, …] -> several forms of them
+Apply = Callable[[Any, Any, jax.Array], jax.Array]
 
 
-def make_eval_step(*, model: Model, task: Task, constrain: Callable[[Batch], Batch]) -> EvalStep:
-    """`eval_step(params, model_state, data, rows) -> (sums, outputs)`, pure; outputs float32 [batch, …]."""
+def make_eval_step(*, model: Model, task: Task, views: Views | None, constrain: Callable[[Batch], Batch]) -> EvalStep:
+    """`eval_step(params, model_state, data, rows) -> sums` of the loss and every metric, pure.
 
-    def eval_step(params: Any, model_state: Any, data: Batch, rows: jax.Array | None) -> tuple[metrics.Sums, jax.Array]:
+    Args:
+      model: on raw inputs.
+      task: whose loss and metrics are measured.
+      views: test-time augmentation; the outputs of all views are pooled. None: the inputs as they are.
+      constrain: cuts the batch over the devices.
+    """
+    outputs_of = _make_outputs(model, task, views)
+
+    def eval_step(params: Any, model_state: Any, data: Batch, rows: jax.Array | None) -> metrics.Sums:
         batch = select(data, rows, constrain)
-        outputs, _ = model.apply(params, model_state, batch["inputs"], key=None, train=False)
-        sums = metrics.weighted_sums(task.per_example(outputs, batch["targets"]), batch["weight"])
-        return sums, outputs
+        if task.pretext is not None:
+            batch = task.pretext(batch, None)
+        outputs = outputs_of(params, model_state, batch["inputs"])
+        return metrics.weighted_sums(task.per_example(outputs, batch["targets"]), batch["weight"])
 
     return eval_step
+
+
+def make_predict_step(
+    *, model: Model, task: Task, views: Views | None, constrain: Callable[[Batch], Batch]
+) -> PredictStep:
+    """`predict_step(params, model_state, data, rows) -> predictions [batch, …]` float32, pure.
+
+    They are the task's activation, applied once, on the model's outputs. The arguments are those of `make_eval_step`.
+    """
+    outputs_of = _make_outputs(model, task, views)
+
+    def predict_step(params: Any, model_state: Any, data: Batch, rows: jax.Array | None) -> jax.Array:
+        return task.activation(outputs_of(params, model_state, select(data, rows, constrain)["inputs"]))
+
+    return predict_step
+
+
+def _make_outputs(model: Model, task: Task, views: Views | None) -> Apply:
+    def outputs_of(params: Any, model_state: Any, inputs: jax.Array) -> jax.Array:
+        seen = [inputs] if views is None else views(inputs)
+        found = [model.apply(params, model_state, one, key=None, train=False)[0] for one in seen]
+        return found[0] if views is None else task.pool(jnp.stack(found))
+
+    return outputs_of
 
 
 class Aborted(Exception):
@@ -32,17 +69,19 @@ class Aborted(Exception):
 
 def evaluate(
     eval_step: EvalStep,
+    task: Task,
     params: Any,
     model_state: Any,
     batches: Iterable[tuple[Batch, Any]],
     *,
     block: bool = False,
     stop: Callable[[], bool] = lambda: False,
-) -> dict[str, float]:
-    """Mean of every metric over all examples of weight above 0.
+) -> dict[str, Any]:
+    """Every metric over all examples of weight above 0.
 
     Args:
-      eval_step: compiled; its outputs may be left out of the program's results.
+      eval_step: compiled.
+      task: whose metrics they are.
       params: parameters.
       model_state: running statistics and the like.
       batches: (data, rows) as the step takes them.
@@ -56,17 +95,17 @@ def evaluate(
     for data, rows in batches:
         if stop():
             raise Aborted
-        sums, _ = eval_step(params, model_state, data, rows)
+        sums = eval_step(params, model_state, data, rows)
         pending.append(jax.block_until_ready(sums) if block else sums)
     totals: metrics.Totals = {}
     metrics.add_to(totals, jax.device_get(pending))
-    return metrics.means(totals)
+    found = metrics.means(totals, task.metrics)
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in found.items()}
 
 
 def predict(
-    eval_step: EvalStep, task: Task, params: Any, model_state: Any, batches: Iterable[tuple[Batch, Any]], count: int
+    predict_step: PredictStep, params: Any, model_state: Any, batches: Iterable[tuple[Batch, Any]], count: int
 ) -> np.ndarray:
-    """Predictions [count, …] in example order: the task's activation, applied once, on the model's outputs."""
-    activation = jax.jit(task.activation)
-    parts = [np.asarray(activation(eval_step(params, model_state, data, rows)[1])) for data, rows in batches]
+    """Predictions [count, …] in example order."""
+    parts = [np.asarray(predict_step(params, model_state, data, rows)) for data, rows in batches]
     return np.concatenate(parts)[:count]

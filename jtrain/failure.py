@@ -48,7 +48,7 @@ def culprit(run: Run, state: TrainState, update: int) -> str:
     """
     state = dataclasses.replace(state, step=jnp.asarray(update, jnp.int32))
     given = run.feeds["train"].train_batch(run.order, update)
-    grads, sums, _ = jax.jit(run.gradient)(state, *given)
+    grads, sums, _ = jax.jit(run.phase(update).gradient)(state, *given)
     finite = jax.device_get(jax.tree.map(lambda g: jnp.isfinite(g).all(), grads))
     bad = [path for path, good in tree.flatten(finite).items() if not good]
     loss = float(sums["loss"][0])

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -116,8 +115,7 @@ class _Training:
 
     def forward(self, state: TrainState, step: int) -> tuple[TrainState, int]:
         """Runs to the next step at which anything is due, or to the step that a signal or a NaN stops."""
-        every = (self.run.log_every, self.run.eval_every, self.run.save_every, READ_EVERY)
-        stop = min([self.total, *((step // n + 1) * n for n in every)])
+        stop = self.run.next_stop(step, READ_EVERY)
 
         def on_step(done: int, sums: metrics.Sums) -> bool:
             self.read()
@@ -127,10 +125,12 @@ class _Training:
             return self.suspect or self.stopped()
 
         states, sums, done = advance(
-            self.run.train_step, [state], [self.give], step, stop, block=self.block, on_step=on_step
+            self.run.phase(step).train_step, [state], [self.give], step, stop, block=self.block, on_step=on_step
         )
         self.pending += sums[0]
-        return states[0], done
+        if done == self.run.phase(done).start:
+            self.record.event("phase", f"{self.run.phase_words(done)} from update {done} on", done)
+        return self.run.enter(states[0], done), done
 
     def give(self, step: int) -> tuple[Any, Any]:
         with self.watch.waiting():
@@ -140,6 +140,9 @@ class _Training:
         """Does what is due after `step` updates: log, evaluate, save; or saves and leaves after a signal."""
         last = step == self.total
         self.record.poll()
+        for feed in self.run.feeds.values():
+            for text in feed.news():
+                self.record.event("data", text, step)
         if self.pending:
             self.read()
             self.unread, self.pending = (step, self.pending), []
@@ -171,10 +174,11 @@ class _Training:
         if step <= self.control.logged or (step != self.total and step % self.run.log_every):
             return
         self.control.logged = step
-        found, self.control.totals = metrics.means(self.control.totals), {}
+        found, self.control.totals = metrics.means(self.control.totals, self.run.task.metrics), {}
         found = {name: value for name, value in found.items() if name not in ("non_finite", "overflow")}
         rate, wait = self.watch.lap(step)
-        row: dict[str, Any] = found | self.lrs(step - 1) | {"examples_per_second": rate, "data_wait": wait}
+        lrs = self.run.lrs(step - 1, self.control.lr_factors)
+        row: dict[str, Any] = found | lrs | {"examples_per_second": rate, "data_wait": wait}
         if skipped:
             row["skipped"] = self.control.skipped + self.control.overflows
         epoch = self.run.clock.epoch(step)
@@ -183,11 +187,6 @@ class _Training:
             step=step, total=self.total, epoch=epoch, rate=rate, loss=row["loss"], lr=row["lr"], wait=wait,
             batch_size=self.run.batch_size,
         )  # fmt: skip
-
-    def lrs(self, step: int) -> dict[str, float]:
-        """The true lr of update `step` (from 0), and of every group: schedule × multiplier × lr_scale."""
-        scale = math.prod(self.control.lr_factors.values())
-        return {name: lr * scale for name, lr in self.run.optimizer.lrs(step).items()}
 
     def add(self, sums: list[metrics.Sums], step: int) -> bool:
         """Adds fetched sums to the control state; True if this run counts skipped updates."""
@@ -213,7 +212,7 @@ class _Training:
         limit = self.run.config.train.on_nan_limit
         if self.run.options.on_nan == "rollback" and self.control.rollbacks < limit:
             return self.roll_back(update)
-        saved, lr = self.record.newest_step(), self.lrs(update)["lr"]
+        saved, lr = self.record.newest_step(), self.run.lrs(update, self.control.lr_factors)["lr"]
         text = explain(self.run, state, update, folder=self.record.folder, saved=saved, lr=lr)
         self.record.event("non_finite", text, update)
         raise NonFiniteError(text)

@@ -4,23 +4,24 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
-from typing import Any
 
 from jtrain.errors import ConfigError, JtrainError
 
 VERBS = {
     "train": "trains; in a workdir that holds a part of the run, resumes (the default)",
-    "check": "builds everything, takes one step, one evaluation, one save and restore; draws the schedule",
+    "check": "takes one step, one evaluation, one save and restore; draws the schedule and augmented examples",
     "eval": "metrics of a workdir's state on a split",
-    "predict": "class probabilities of a workdir's state, as .npz and .csv",
+    "predict": "what a workdir's state says of a split or of inputs of yours, as .npz and .csv",
+    "export": "the weights of a workdir's state as .safetensors, under torch's names",
 }
 UNFIT = {
     "train": ("split", "at", "inputs", "out"),
     "check": ("split", "at", "inputs", "resume", "branch", "workdir"),
     "eval": ("resume", "branch", "inputs", "out"),
     "predict": ("resume", "branch"),
+    "export": ("resume", "branch", "inputs", "split"),
 }
 FLAGS = ("config", "workdir", "resume", "branch", "split", "at", "inputs", "out")
 
@@ -36,9 +37,10 @@ flags
   --resume=force         train: go on although the workdir was begun with another config or other data
   --branch=OLD[@WHICH]   train: begin the workdir with the latest state of the run in OLD (@best, @STEP)
   --split=SPLIT          eval, predict: train, val or test (default test)
-  --at=WHICH             eval, predict: latest (default), best, or a step
+  --at=WHICH             eval, predict, export: latest (default), best, or a step
   --inputs=FILE          predict: a .npy or .npz file of inputs, instead of a split
   --out=PATH             predict: writes PATH.npz and PATH.csv; default <workdir>/predictions-<split>;
+                         export: the file; default <workdir>/weights.safetensors; check: a folder for its pictures;
                          a folder, such as out/: default names in it
   --help                 this text
 
@@ -107,10 +109,10 @@ def _run(argv: list[str]) -> int:
             raise ConfigError(f"--{name}: is not for {verb}")
     if "" not in sys.path:
         sys.path.append("")  # the current folder, where `python -m` looks as well
-    handler: Callable[[dict[str, str], dict[str, str]], int] = {
-        "train": _train, "check": _check, "eval": _evaluate, "predict": _predict,
-    }[verb]  # fmt: skip
-    return handler(values, overrides)
+    from jtrain.commands import COMMANDS
+
+    COMMANDS[verb](values, overrides)
+    return 0
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -172,119 +174,6 @@ def _parse(argv: list[str]) -> dict[str, str]:
     if values["resume"] not in ("", "force"):
         raise ConfigError(f"--resume={values['resume']}: must be force")
     return values
-
-
-def _setup() -> None:
-    """A compile cache that belongs to this user alone (whoever writes it runs code)."""
-    from jtrain.io.cache import use_compile_cache
-
-    use_compile_cache()
-
-
-def _load(values: dict[str, str], overrides: dict[str, str]) -> Any:
-    """The config of a command, valid."""
-    from pathlib import Path
-
-    from jtrain import config as configs
-    from jtrain import config_files
-    from jtrain.shipped import shipped
-
-    if values["config"]:
-        config = config_files.load(values["config"])
-    elif values["workdir"] and (path := Path(values["workdir"]) / "config.json").is_file():
-        config = config_files.from_json(path)
-    elif values["branch"]:
-        from jtrain.session import parse_branch
-
-        config = config_files.from_json(parse_branch(values["branch"])[0] / "config.json")
-    elif values["workdir"]:
-        raise ConfigError(f"--workdir={values['workdir']}: holds no run to resume; to begin one, add --config=…")
-    else:
-        names = ", ".join(shipped())
-        raise ConfigError(f"--config: is missing; for example --config=digits (shipped: {names}; see --help)")
-    for key, text in overrides.items():
-        config_files.override(config, key, text)
-    configs.validate(config)
-    if config.data.name == "npz" and config.data.npz.path:  # a run can be resumed from any folder
-        config.data.npz.path = str(Path(config.data.npz.path).expanduser().absolute())
-    return config
-
-
-def _train(values: dict[str, str], overrides: dict[str, str]) -> int:
-    config = _load(values, overrides)
-    _setup()
-    import time
-    from pathlib import Path
-
-    from jtrain.assembly import assemble
-    from jtrain.io.progress import Screen
-    from jtrain.loop import train
-    from jtrain.verbs.summary import summary
-
-    workdir = Path(values["workdir"] or f"runs/{_name(values)}-{time.strftime('%Y%m%d-%H%M%S')}")
-    screen, force = Screen(), values["resume"] == "force"
-    result = train(assemble(config), workdir, screen=screen, force=force, branch=values["branch"])
-    for line in summary(result):
-        screen.line(line)
-    return 0
-
-
-def _name(values: dict[str, str]) -> str:
-    """The config's name, for a folder: 'cifarsmall' of configs/cifar.py:small; a branch is named after its parent."""
-    from pathlib import Path
-
-    text, _, argument = values["config"].partition(":")
-    return Path(text or values["branch"].rpartition("@")[0] or values["branch"]).stem + argument
-
-
-def _check(values: dict[str, str], overrides: dict[str, str]) -> int:
-    config = _load(values, overrides)
-    _setup()
-    from jtrain.assembly import assemble
-    from jtrain.io.progress import Screen
-    from jtrain.verbs.check import check
-
-    screen = Screen()
-    check(assemble(config), screen=screen, out=values["out"] or f"runs/check-{_name(values)}")
-    screen.line("check passed")
-    return 0
-
-
-def _evaluate(values: dict[str, str], overrides: dict[str, str]) -> int:
-    _need_workdir("eval", values)
-    _setup()
-    from jtrain.io.progress import Screen
-    from jtrain.verbs.evaluate import evaluate
-
-    evaluate(
-        values["workdir"], split=values["split"] or "test", at=values["at"] or "latest", overrides=overrides,
-        screen=Screen(),
-    )  # fmt: skip
-    return 0
-
-
-def _predict(values: dict[str, str], overrides: dict[str, str]) -> int:
-    _need_workdir("predict", values)
-    if values["inputs"] and values["split"]:
-        raise ConfigError("--split: is not for predict with --inputs")
-    _setup()
-    from jtrain.io.progress import Screen
-    from jtrain.verbs.predict import default_name, inputs_of, predict
-
-    split = values["split"] or "test"
-    predict(
-        values["workdir"], split=split, at=values["at"] or "latest", overrides=overrides, screen=Screen(),
-        inputs=inputs_of(values["inputs"]) if values["inputs"] else None,
-        out=values["out"] or os.path.join(values["workdir"], default_name(values["inputs"] or split)),
-    )  # fmt: skip
-    return 0
-
-
-def _need_workdir(verb: str, values: dict[str, str]) -> None:
-    if not values["workdir"]:
-        raise ConfigError(f"--workdir: is needed by {verb}: the folder of a run")
-    if values["config"]:
-        raise ConfigError(f"--config: is not for {verb}; it reads the workdir's own config.json")
 
 
 if __name__ == "__main__":

@@ -2,32 +2,46 @@
 
 import dataclasses
 import functools
+import math
 import zlib
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
 from jtrain import config as configs
+from jtrain import mesh as meshes
 from jtrain.data import sources
-from jtrain.data.examples import DataSet, Examples, TargetKind, Wanted, check_finite, check_targets, cut_validation
+from jtrain.data.broken import Tolerant
+from jtrain.data.examples import (
+    DataSet,
+    Examples,
+    Subset,
+    TargetKind,
+    Wanted,
+    check_finite,
+    check_targets,
+    cut_validation,
+)
 from jtrain.data.feed import Feed, is_resident
+from jtrain.data.workers import Workers, usable_cores, worker_count
 from jtrain.errors import ConfigError
+from jtrain.tasks import NEEDS, Facts
 
 STATISTICS_EXAMPLES = 10_000  # evenly spaced, from which normalising is measured
 FINGERPRINT_EXAMPLES = 64  # evenly spaced, by which a resumed run knows its data again
+WORDS = {"class": "class numbers", "classes": "0 or 1 for every class", "values": "numbers", "tokens": "tokens"}
 
 
-def load(config: ml_collections.ConfigDict, given: Any, targets: TargetKind | Literal["any"]) -> DataSet:
+def load(config: ml_collections.ConfigDict, given: Any) -> DataSet:
     """The data set of a config, or the one given, with a validation split: its own, or one cut from train.
-
-    `targets` is what the task needs.
 
     Raises:
       ConfigError, DataError: it is missing, or its values are wrong; the message names the split.
     """
-    wanted = Wanted(config.seed, targets)
+    wanted = Wanted(config.seed, NEEDS.get(config.task.name, "any"))
     if isinstance(given, DataSet):
         dataset = given
     elif given is not None:
@@ -44,10 +58,28 @@ def load(config: ml_collections.ConfigDict, given: Any, targets: TargetKind | Li
     elif config.data.validation > 0:
         train, val = cut_validation(dataset.train, config.data.validation, config.seed)
         dataset = dataclasses.replace(dataset, train=train, val=val)
+    if config.data.examples:
+        seen = Tolerant(dataset.train, config.data.broken, "train")
+        rows = choose(seen, dataset.targets, config.data.examples, config.seed)
+        dataset = dataclasses.replace(dataset, train=Subset(dataset.train, rows))
+    tolerant: dict[str, Any] = {
+        name: Tolerant(examples, config.data.broken, name) for name, examples in _splits(dataset).items()
+    }
+    dataset = dataclasses.replace(dataset, **tolerant)
+    if wanted.targets not in ("any", dataset.targets):
+        raise ConfigError(
+            f"task.name: {config.task.name!r} needs {WORDS[wanted.targets]} as targets, but those of {dataset.name} "
+            f"are {WORDS[dataset.targets]}; {_fitting_task(dataset.targets)}"
+        )
     for name, examples in _splits(dataset).items():
         if is_resident(examples, config.data.placement):
             _check(dataset, name, *examples.arrays())
     return dataset
+
+
+def _fitting_task(targets: TargetKind) -> str:
+    names = [name for name, needs in NEEDS.items() if needs == targets]
+    return f"set task.name to {' or '.join(map(repr, names))}, or choose other data"
 
 
 def _splits(dataset: DataSet) -> dict[str, Examples]:
@@ -63,30 +95,97 @@ def _check(
 
 
 def feeds(config: ml_collections.ConfigDict, dataset: DataSet, mesh: jax.sharding.Mesh) -> dict[str, Feed]:
-    """A feed for every split."""
+    """A feed for every split; those that stream share the processes that decode."""
+    accelerators = 0 if meshes.is_cpu(mesh) else mesh.size
+    count = worker_count(config.data.workers, accelerators, usable_cores())
+    workers = Workers(count) if count else None
     return {
         name: Feed(
             examples, mesh, resident=is_resident(examples, config.data.placement),
-            check=functools.partial(_check, dataset, name),
+            check=functools.partial(_check, dataset, name), workers=workers,
         )
         for name, examples in _splits(dataset).items()
     }  # fmt: skip
 
 
-def statistics(config: ml_collections.ConfigDict, train: Examples) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
-    """(mean, std) of the last axis of the inputs over a fixed part of the training examples; None: no normalising."""
-    sample, _ = train.fetch(np.arange(1))
-    if not config.data.normalize or sample.ndim < 2:
-        return None, None
-    total = np.zeros((2, sample.shape[-1]))
-    count = 0
-    for rows in np.array_split(_spread(len(train), STATISTICS_EXAMPLES), 20):  # in parts: float64 is 8 times uint8
-        values = train.fetch(rows)[0].reshape(-1, sample.shape[-1]).astype(np.float64)
+def statistics(config: ml_collections.ConfigDict, dataset: DataSet) -> tuple[np.ndarray, np.ndarray] | None:
+    """(mean, std) of the last axis of the inputs: the config's, else measured on a fixed part of the training examples.
+
+    None: no normalising; tokens, and inputs without such an axis, are taken as they are.
+
+    Raises:
+      ConfigError: the config's mean and std do not suit the inputs.
+    """
+    sample, _ = dataset.train.fetch(np.arange(1))
+    if not config.data.normalize or sample.ndim < 2 or dataset.targets == "tokens":
+        return None
+    if config.data.mean:
+        given = np.asarray(config.data.mean), np.asarray(config.data.std)
+        for name, values in zip(("mean", "std"), given, strict=True):
+            if len(values) not in (1, sample.shape[-1]):
+                raise ConfigError(
+                    f"data.{name}: has {len(values)} numbers, the inputs have {sample.shape[-1]} channels; "
+                    "give one, or one for each, in the unit of the inputs"
+                )
+        return given[0] * np.ones(sample.shape[-1]), given[1] * np.ones(sample.shape[-1])
+    return _moments(train_inputs(dataset), sample.shape[-1])
+
+
+def facts(dataset: DataSet, inputs: tuple[np.ndarray, np.ndarray] | None, *, own_targets: bool) -> Facts:
+    """What a task must know of the data; with `own_targets` it makes them of the inputs, whose scaling is given."""
+    sample, _ = dataset.train.fetch(np.arange(1))
+    plain = np.zeros(()), np.ones(())
+    scaling, least, most = plain, -math.inf, math.inf
+    if own_targets:
+        scaling = inputs or plain
+    elif dataset.targets == "values":
+        values = np.concatenate([targets for _, targets in _parts(dataset.train, STATISTICS_EXAMPLES)])
+        least, most = float(values.min()), float(values.max())
+        scaling = _moments([values.reshape(len(values), -1)], dataset.num_outputs)
+    return Facts(dataset.num_outputs, tuple(sample.shape[1:]), *scaling, least, most)
+
+
+def train_inputs(dataset: DataSet) -> Iterator[np.ndarray]:
+    """Inputs [m, …] of a fixed part of the training examples, in parts: float64 is 8 times uint8."""
+    return (inputs for inputs, _ in _parts(dataset.train, STATISTICS_EXAMPLES))
+
+
+def _parts(examples: Examples, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for rows in np.array_split(_spread(len(examples), most), 20):
+        if len(rows):
+            inputs, targets = examples.fetch(rows)
+            good = examples.weights(rows) > 0 if isinstance(examples, Tolerant) else slice(None)
+            yield inputs[good], targets[good]
+
+
+def _moments(parts: Iterable[np.ndarray], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, std) [width] of the last axis; a constant one stays constant (std 1)."""
+    total, count = np.zeros((2, width)), 0
+    for part in parts:
+        values = part.reshape(-1, width).astype(np.float64)
         total += values.sum(axis=0), np.square(values).sum(axis=0)
         count += len(values)
     mean, square = total / count
     std = np.sqrt(np.maximum(square - mean**2, 0.0))
-    return mean, np.where(std > 1e-6 * np.maximum(1.0, np.abs(mean)), std, 1.0)  # a constant channel stays constant
+    return mean, np.where(std > 1e-6 * np.maximum(1.0, np.abs(mean)), std, 1.0)
+
+
+def choose(train: Examples, targets: TargetKind, count: int, seed: int) -> np.ndarray:
+    """Numbers [count] of training examples drawn by seed; of class numbers as many of each class as there can be."""
+    examples = len(train)
+    if count > examples:
+        raise ConfigError(f"data.examples: {count} asked for, there are {examples} to train on")
+    # The second word keeps this stream apart from those of the epochs and of the validation cut.
+    generator = np.random.Generator(np.random.Philox(key=np.array([seed, 2**64 - 2], np.uint64)))
+    rows = generator.permutation(examples)
+    if targets == "class":
+        labels = np.concatenate([train.fetch(part)[1] for part in np.array_split(np.arange(examples), 20)])[rows]
+        # Round by round: the first of every class, then the second of every class, and so on.
+        order = np.argsort(labels, kind="stable")
+        turn = np.empty(examples, np.int64)
+        turn[order] = np.arange(examples) - np.searchsorted(labels[order], labels[order])
+        rows = rows[np.argsort(turn, kind="stable")]
+    return np.sort(rows[:count])
 
 
 def fingerprint(dataset: DataSet) -> dict[str, int]:

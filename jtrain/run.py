@@ -1,7 +1,9 @@
 """What `assemble` builds: everything that training needs, frozen."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,19 +12,20 @@ import numpy as np
 import optax
 
 from jtrain import mesh as meshes
-from jtrain import metrics
 from jtrain.data.examples import ArrayExamples, DataSet
 from jtrain.data.feed import Feed
 from jtrain.data.order import Order
 from jtrain.durations import Clock
-from jtrain.evaluation import evaluate, predict
+from jtrain.evaluation import EvalStep, PredictStep, evaluate, predict
+from jtrain.gradient import Gradient
 from jtrain.models.pure import Model
 from jtrain.optim.groups import Groups
 from jtrain.optim.optimizers import Core
 from jtrain.optim.schedules import Schedule
-from jtrain.state import TrainState, count, eval_params
-from jtrain.step import Batch, StepOptions
-from jtrain.task import Task
+from jtrain.state import TrainState, count, eval_params, to_flat
+from jtrain.step import StepOptions, TrainStep
+from jtrain.tasks import Task
+from jtrain.transfer import Start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,26 @@ class Optimizer:
 
 
 @dataclasses.dataclass(frozen=True)
+class Phase:
+    """A part of a run with its own set of trained parameters; most runs have one.
+
+    Attributes:
+      start: its first update.
+      gradient: `(state, data, rows) -> (gradients, sums, model_state)`, not compiled.
+      train_step: compiled `(state, data, rows) -> (state, sums)`; the state is donated.
+      begin: compiled; a state of the phase before -> one of this phase.
+      shapes: abstract state, for restoring and counting.
+    """
+
+    start: int
+    optimizer: Optimizer
+    gradient: Gradient
+    train_step: TrainStep
+    begin: Callable[[TrainState], TrainState]
+    shapes: TrainState
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
     """What `assemble` builds. Nothing in it changes; the state is apart.
 
@@ -58,10 +81,11 @@ class Run:
       eval_every, save_every, log_every: updates.
       feeds: 'train', and 'val' and 'test' where there are such splits.
       options: what is added to the plain step.
-      gradient: `(state, data, rows) -> (gradients, sums, model_state)`, not compiled.
-      train_step: compiled `(state, data, rows) -> (state, sums)`; the state is donated.
-      eval_step: compiled `(params, model_state, data, rows) -> (sums, outputs)`.
-      shapes: abstract state, for restoring and counting.
+      phases: in order; `optimizer`, `gradient`, `train_step` and `shapes` are those of the first.
+      eval_step: compiled `(params, model_state, data, rows) -> sums`.
+      predict_step: compiled `(params, model_state, data, rows) -> predictions`.
+      init: compiled; {path: array} of given weights -> a new state, all else drawn.
+      starting: reads the weights to start from, once; raises ConfigError or DataError when they do not fit.
     """
 
     config: ml_collections.ConfigDict
@@ -70,7 +94,6 @@ class Run:
     task: Task
     model: Model
     model_name: str
-    optimizer: Optimizer
     clock: Clock
     eval_every: int
     save_every: int
@@ -79,11 +102,61 @@ class Run:
     order: Order
     feeds: dict[str, Feed]
     options: StepOptions
-    gradient: Callable[[TrainState, Batch, Any], tuple[Any, metrics.Sums, Any]]
-    train_step: Callable[[TrainState, Batch, Any], tuple[TrainState, metrics.Sums]]
-    eval_step: Callable[[Any, Any, Batch, Any], tuple[metrics.Sums, jax.Array]]
-    shapes: TrainState
-    init: Callable[[], TrainState]
+    phases: tuple[Phase, ...]
+    eval_step: EvalStep
+    predict_step: PredictStep
+    init: Callable[[Any], TrainState]
+    starting: Callable[[], Start | None]
+
+    def phase(self, step: int) -> Phase:
+        """The phase of update `step` (from 0), which a state after `step` updates has the form of."""
+        return next(phase for phase in reversed(self.phases) if phase.start <= step)
+
+    def enter(self, state: TrainState, step: int) -> TrainState:
+        """The state after `step` updates in the form of its phase, when one begins there; it is used up then."""
+        phase = self.phase(step)
+        return phase.begin(state) if step == phase.start and step > 0 else state
+
+    def lrs(self, step: int, factors: Mapping[str, float]) -> dict[str, float]:
+        """The true lr of update `step` (from 0), and of every group in its phase: schedule × multiplier × factors."""
+        scale = math.prod(factors.values())
+        return {name: lr * scale for name, lr in self.phase(step).optimizer.lrs(step).items()}
+
+    def next_stop(self, step: int, most: int) -> int:
+        """The next update after `step` at which anything is due: a log, an evaluation, a save, a phase or the end; and
+        every multiple of `most`."""
+        every = (self.log_every, self.eval_every, self.save_every, most)
+        begins = [phase.start for phase in self.phases if phase.start > step]
+        return min([self.clock.total, *begins, *((step // n + 1) * n for n in every)])
+
+    def phase_words(self, step: int) -> str:
+        """What the phase of update `step` trains, in words."""
+        number = self.phases.index(self.phase(step))
+        return f"phase {number} trains {self.config.phases[number][1]}"
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """That of the first phase."""
+        return self.phases[0].optimizer
+
+    @property
+    def gradient(self) -> Gradient:
+        """That of the first phase."""
+        return self.phases[0].gradient
+
+    @property
+    def train_step(self) -> TrainStep:
+        """That of the first phase."""
+        return self.phases[0].train_step
+
+    @property
+    def shapes(self) -> TrainState:
+        """The abstract state of the first phase."""
+        return self.phases[0].shapes
+
+    def abstract(self, step: int) -> dict[str, Any]:
+        """What a checkpoint of `step` must hold: abstract arrays by path."""
+        return to_flat(self.phase(step).shapes)
 
     @property
     def batch_size(self) -> int:
@@ -96,8 +169,9 @@ class Run:
         return count(self.shapes.params)
 
     def init_state(self) -> TrainState:
-        """A new state at step 0, drawn from the config's seed, on the mesh."""
-        return self.init()
+        """A new state at step 0, on the mesh: drawn from the config's seed, but for weights to start from."""
+        start = self.starting()
+        return self.init(start.arrays if start else {})
 
     @property
     def watch(self) -> str:
@@ -107,17 +181,17 @@ class Run:
             return self.config.early_stopping.metric.removeprefix("val/")
         return f"ema/{self.task.watch}" if self.options.ema_decay else self.task.watch
 
-    def evaluate(self, state: TrainState, split: str, *, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
+    def evaluate(self, state: TrainState, split: str, *, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         """Loss and every metric over a whole split, `ema/…` beside them where parameters are averaged.
 
         `stop` is asked before each batch (raises Aborted).
         """
-        found: dict[str, float] = {}
+        found: dict[str, Any] = {}
         for prefix, params in (("", state.params), ("ema/", state.ema)):
             if params:
                 batches = self.feeds[split].eval_batches(self.batch_size)
                 block = meshes.must_block(self.mesh)
-                part = evaluate(self.eval_step, params, state.model_state, batches, block=block, stop=stop)
+                part = evaluate(self.eval_step, self.task, params, state.model_state, batches, block=block, stop=stop)
                 found |= {f"{prefix}{name}": value for name, value in part.items()}
         return found
 
@@ -125,7 +199,7 @@ class Run:
         """The task's predictions [examples, …] over a whole split, in its order."""
         feed = self.feeds[split]
         return predict(
-            self.eval_step, self.task, eval_params(state), state.model_state, feed.eval_batches(self.batch_size),
+            self.predict_step, eval_params(state), state.model_state, feed.eval_batches(self.batch_size),
             len(feed.examples),
         )  # fmt: skip
 
@@ -134,8 +208,9 @@ class Run:
         no_targets = np.zeros(len(inputs), np.int32)
         examples = ArrayExamples(inputs, no_targets)
         feed = Feed(examples, self.mesh, resident=False, check=lambda *fetched: None)
-        batches = feed.eval_batches(self.batch_size)
-        return predict(self.eval_step, self.task, eval_params(state), state.model_state, batches, len(inputs))
+        with contextlib.closing(feed):
+            batches = feed.eval_batches(self.batch_size)
+            return predict(self.predict_step, eval_params(state), state.model_state, batches, len(inputs))
 
     def close(self) -> None:
         """Ends the threads that make batches ahead."""

@@ -18,7 +18,7 @@ from jtrain.io.record import Record
 from jtrain.io.workdir import Workdir, write_text_atomic
 from jtrain.io.writers import check_tensorboard
 from jtrain.run import Run
-from jtrain.state import TrainState, from_flat, to_flat
+from jtrain.state import TrainState, from_flat
 
 OURS = frozenset({"lock", "events.jsonl", "metrics.jsonl"})  # files that a run killed at its very start may leave
 
@@ -75,12 +75,14 @@ def open_record(
                 why = "--branch" if branch else "train.on_nan='rollback'"
                 raise ConfigError(f"{why}: needs a workdir; give one")
             record = stack.enter_context(contextlib.closing(Record(None, screen=screen)))
-            state, control = run.init_state(), Control()
+            state, control = _begin(run, record), Control()
         else:
             folder = Path(workdir)
             if run.config.log.tensorboard:
                 check_tensorboard()
             _refuse_foreign(folder, force=force)
+            if not branch and not any((folder / "checkpoints").glob("[0-9]*")):
+                run.starting()  # before anything is written: weights that do not fit leave nothing behind
             stack.enter_context(Workdir(folder))
             changed = _changed(run, folder, force=force)
             begun = any((folder / "checkpoints").glob("[0-9]*"))
@@ -110,7 +112,9 @@ def with_lr_scale(run: Run, state: TrainState, control: Control) -> TrainState:
 
 def place_state(run: Run, restored: Restored) -> TrainState:
     """A restored state on the mesh; copied, since the step donates its state."""
-    return meshes.place(from_flat(restored.state, run.shapes), meshes.replicated(run.mesh), copy=True)
+    return meshes.place(
+        from_flat(restored.state, run.phase(restored.step).shapes), meshes.replicated(run.mesh), copy=True
+    )
 
 
 def _refuse_foreign(folder: Path, *, force: bool) -> None:
@@ -152,7 +156,7 @@ def _restore(
     *,
     force: bool,
 ) -> tuple[TrainState, Control]:
-    restored = record.restore(to_flat(run.shapes))
+    restored = record.restore(run.abstract)
     if restored is None and parent is not None:
         name, restored, changed = parent
         control = Control(**{key: value for key, value in restored.control.items() if key != "rows"})
@@ -173,7 +177,7 @@ def _restore(
             record.event("restart", f"no checkpoint is left or was made: begins again; {count} rows are put aside", 0)
         _tell(record, changed, 0)
         record.keep_rows(0, 0)
-        return run.init_state(), Control()
+        return _begin(run, record), Control()
     fields = dict(restored.control)
     rows = fields.pop("rows")
     control = Control(**fields)
@@ -194,6 +198,14 @@ def _restore(
         record.event("devices", text, restored.step)
     record.keep_rows(rows, restored.step)
     return place_state(run, restored), _reopened(record, control, changed, restored.step)
+
+
+def _begin(run: Run, record: Record) -> TrainState:
+    """A new state, and what became of the weights that it starts from."""
+    start = run.starting()
+    if start is not None:
+        record.event("transfer", "\n".join(["the run starts from other weights", *start.report.lines()]), 0)
+    return run.init_state()
 
 
 def parse_branch(branch: str) -> tuple[Path, str]:
@@ -236,14 +248,14 @@ def restore_at(run: Run, workdir: Path, at: str, event: Callable[[str, str], Non
         raise ConfigError(
             f"--at={at}: must be 'latest', 'best' or the number of a step; there are {checkpoints.steps()}"
         )
-    restored = checkpoints.restore(int(at) if is_step else None, to_flat(run.shapes))
+    restored = checkpoints.restore(int(at) if is_step else None, run.abstract)
     if restored is None:
         raise DataError(f"{folder}: holds no checkpoint yet")
     if at == "best":
         best = restored.control.get("best")
         if not best:
             raise DataError(f"{folder}: no evaluation has chosen a best step yet; use --at=latest")
-        restored = checkpoints.restore(best["step"], to_flat(run.shapes))
+        restored = checkpoints.restore(best["step"], run.abstract)
         assert restored is not None
     return restored
 
@@ -263,7 +275,7 @@ def _reopened(record: Record, control: Control, changed: dict[str, tuple[Any, An
 
 def restore_again(run: Run, record: Record) -> tuple[TrainState, Control]:
     """The newest checkpoint of the run that is going on (or its start), with its rows."""
-    restored = record.restore(to_flat(run.shapes))
+    restored = record.restore(run.abstract)
     if restored is None:
         record.keep_rows(0, 0)
         return run.init_state(), Control(data=run.fingerprint, devices=meshes.describe(run.mesh))

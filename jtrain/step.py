@@ -9,21 +9,15 @@ import jax.numpy as jnp
 import optax
 
 from jtrain import metrics, tree
-from jtrain.models.pure import Model
+from jtrain.gradient import Batch, Gradient
 from jtrain.optim.schedules import Schedule
 from jtrain.state import TrainState
-from jtrain.task import Task
 
-Batch = dict[str, jax.Array]  # inputs [batch, …], targets [batch, …], weight [batch] float32
-Augment = Callable[[jax.Array, jax.Array], jax.Array]
 TrainStep = Callable[[TrainState, Any, Any], tuple[TrainState, metrics.Sums]]
 Give = Callable[[int], tuple[Any, Any]]  # step -> (data, rows)
 OnNan = Literal["raise", "skip", "rollback"]
 
 IN_FLIGHT = 2  # steps handed to the device ahead of the last one known to be done
-
-# Streams of randomness within a step: fold_in(fold_in(key, step), number).
-DROPOUT, AUGMENT = 0, 1
 
 # Dynamic loss scaling (Micikevicius et al. 2018, section 3.2; the constants are torch's GradScaler's).
 FIRST_SCALE, SCALE_GROWTH, SCALE_BACKOFF, GROW_AFTER, LEAST_SCALE = 65536.0, 2.0, 0.5, 2000, 1.0
@@ -60,70 +54,9 @@ class StepOptions:
         return extra
 
 
-def select(data: Batch, rows: jax.Array | None, constrain: Callable[[Batch], Batch]) -> Batch:
-    """The batch of a step: gathered from resident data by example number, or the placed batch itself.
-
-    Args:
-      data: resident arrays of all examples with rows, or a placed batch without.
-      rows: example numbers [batch], -1 for padding; None for a placed batch.
-      constrain: cuts the batch over the devices.
-    """
-    if rows is None:
-        return constrain(data)
-    index = jnp.maximum(rows, 0)
-    batch = {name: values.at[index].get(mode="promise_in_bounds") for name, values in data.items()}
-    batch["weight"] = (rows >= 0).astype(jnp.float32)
-    # The barrier keeps the program behind it the same for resident and streamed data, so equal bits.
-    return constrain(jax.lax.optimization_barrier(batch))
-
-
-def make_gradient(
-    *,
-    model: Model,
-    task: Task,
-    frozen: set[str],
-    augment: Augment | None,
-    constrain: Callable[[Batch], Batch],
-    options: StepOptions,
-) -> Callable[[TrainState, Batch, jax.Array | None], tuple[Any, metrics.Sums, Any]]:
-    """`gradient(state, data, rows) -> (gradients of trainable parameters, sums, model_state)`, pure.
-
-    The gradient is that of the weighted mean loss of the whole batch, whatever `accumulate` is: each micro-batch's
-    sum is divided by the weight of all. Batch statistics alone are those of the micro-batches, one after another.
-    """
-
-    def gradient(state: TrainState, data: Batch, rows: jax.Array | None) -> tuple[Any, metrics.Sums, Any]:
-        batch = select(data, rows, constrain)
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        if augment is not None:
-            batch = batch | {"inputs": augment(batch["inputs"], jax.random.fold_in(key, AUGMENT))}
-        key = jax.random.fold_in(key, DROPOUT)
-        fixed, trained = tree.split(state.params, frozen)
-        weight = jnp.maximum(batch["weight"].sum(), 1.0)
-        scale = state.extra["loss_scale"] if options.loss_scaling else None
-
-        def loss_fn(trained: Any, model_state: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
-            params = tree.merge(trained, fixed)
-            outputs, model_state = model.apply(params, model_state, batch["inputs"], key=key, train=True)
-            sums = metrics.weighted_sums(task.per_example(outputs, batch["targets"]), batch["weight"])
-            loss = sums["loss"][0] / weight
-            return loss if scale is None else loss * scale, (sums, model_state)
-
-        grad = jax.grad(loss_fn, has_aux=True)
-        if options.accumulate == 1:
-            grads, (sums, model_state) = grad(trained, state.model_state, batch, key)
-        else:
-            grads, sums, model_state = _accumulated(grad, trained, state.model_state, batch, key, options)
-        if scale is not None:
-            grads = jax.tree.map(lambda g: g / scale, grads)
-        return grads, sums, model_state
-
-    return gradient
-
-
 def make_train_step(
     *,
-    gradient: Callable[[TrainState, Batch, jax.Array | None], tuple[Any, metrics.Sums, Any]],
+    gradient: Gradient,
     tx: optax.GradientTransformationExtraArgs,
     schedule: Schedule,
     frozen: set[str],
@@ -183,28 +116,6 @@ def make_train_step(
         return new_state, sums
 
     return train_step
-
-
-def _accumulated(
-    grad: Callable[..., Any], trained: Any, model_state: Any, batch: Batch, key: jax.Array, options: StepOptions
-) -> tuple[Any, metrics.Sums, Any]:
-    """Gradients and sums added over micro-batches; micro-batch i holds every n-th example from i on."""
-    n = options.accumulate
-    # Every n-th, not n in a row: so that each device keeps the examples that it has.
-    micro = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)
-    (shapes, (sums, _)) = jax.eval_shape(grad, trained, model_state, jax.tree.map(lambda x: x[0], micro), key)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes, sums))
-
-    def body(carry: Any, item: Any) -> tuple[Any, None]:
-        (grads, sums), model_state = carry
-        i, part = item
-        more_grads, (more_sums, model_state) = grad(trained, model_state, part, jax.random.fold_in(key, i))
-        return (jax.tree.map(jnp.add, (grads, sums), (more_grads, more_sums)), model_state), None
-
-    ((grads, sums), model_state), _ = jax.lax.scan(
-        body, (zeros, model_state), (jnp.arange(n), micro), unroll=n if options.unroll else 1
-    )
-    return grads, sums, model_state
 
 
 def _averaged(average: Any, params: Any, step: jax.Array, decay: float) -> Any:

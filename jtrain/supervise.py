@@ -5,7 +5,6 @@ import math
 from typing import Any
 
 from jtrain.errors import ConfigError
-from jtrain.metrics import HIGHER_IS_BETTER
 from jtrain.optim.plateau import EarlyStopping, Plateau, is_better, watching
 from jtrain.run import Run
 from jtrain.session import Control
@@ -40,7 +39,7 @@ class Supervisor:
         named = {f"val/{name}": value for name, value in found.items()}
         watch = f"val/{self.run.watch}"
         best = control.best
-        mode = _mode(watch)
+        mode = _mode(self.run, watch)
         if math.isfinite(named[watch]) and (best is None or is_better(named[watch], best["value"], mode)):
             control.best = {"step": step, "metric": watch, "value": named[watch]}
         events = []
@@ -77,13 +76,14 @@ def _rule(run: Run, section: str, cls: type) -> Any:
         return None
     if "val" not in run.feeds:
         raise ConfigError(f"{section}.metric: there is no validation split to watch; set data.validation")
-    names = ["val/loss", *(f"val/{name}" for name in run.task.metrics)]
+    names = ["val/loss", *(f"val/{name}" for name in run.task.metrics if name != "confusion")]
     if run.options.ema_decay:
         names += [name.replace("val/", "val/ema/") for name in names]
     if metric not in names:
         raise ConfigError(f"{section}.metric: no such metric {metric!r}{did_you_mean(metric, names)}")
-    return metric, cls(mode=_mode(metric), **options)
+    return metric, cls(mode=_mode(run, metric), **options)
 
 
-def _mode(metric: str) -> str:
-    return "max" if metric.split("/")[-1] in HIGHER_IS_BETTER else "min"
+def _mode(run: Run, metric: str) -> str:
+    known = run.task.metrics.get(metric.split("/")[-1])  # a loss is none of them: less is better
+    return "max" if known is not None and known.higher_is_better else "min"

@@ -10,13 +10,26 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "jtrain"
 FLOORS = {
     0: {"errors", "durations", "mesh", "tree", "table", "shipped", "signals"},
-    1: {"state", "losses", "metrics", "precision", "io"},
-    2: {"optim", "models", "data", "task"},
-    3: {"config", "config_files", "step", "evaluation"},
-    4: {"run", "pipeline", "assembly", "describe", "session", "supervise", "failure"},
+    1: {"state", "losses", "scores", "metrics", "precision", "io"},
+    2: {"optim", "models", "data"},
+    3: {"tasks", "fields", "config", "config_files", "gradient", "step", "evaluation"},
+    4: {
+        "run",
+        "pipeline",
+        "fit",
+        "phases",
+        "weights_source",
+        "transfer_report",
+        "transfer",
+        "assembly",
+        "describe",
+        "session",
+        "supervise",
+        "failure",
+    },
     5: {"loop"},
     6: {"verbs"},
-    7: {"main"},
+    7: {"main", "commands"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py" and "configs" not in p.parts)

@@ -3,14 +3,20 @@
 import os
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from jtrain import config_files
 from jtrain.assembly import assemble
 from jtrain.loop import train
 from jtrain.shipped import shipped
 
-NAMES = ["digits", "cifar", "cifar:small", "cifar:shapes"]
+NAMES = [
+    "digits", "cifar", "cifar:small", "cifar:shapes", "imagenet", "imagenet:step", "digits_pretrain",
+    "digits_pretrain:denoising", "digits_pretrain:rotation", "digits_finetune", "digits_finetune:{pretrained}",
+    "cifar_transfer:{shapes}", "charlm:{text}", "diabetes", "folder:{folder}",
+]  # fmt: skip
 
 
 def shrunk(name):
@@ -20,17 +26,47 @@ def shrunk(name):
     c.train.total = "3steps"
     c.checkpoint.every = "2steps"
     c.schedule.warmup = "1steps"
+    if c.phases:
+        c.phases = (c.phases[0], ("1steps", c.phases[1][1]))
+    if c.schedule.name == "multistep":
+        c.schedule.multistep.milestones = ("1steps",)
     if c.data.name == "tfds":
-        c.data.tfds.name = config_files.configs.base().data.tfds.name
+        c.data.tfds = config_files.configs.base().data.tfds
         c.data.name = "shapes"
     if c.data.name == "shapes":
         c.data.shapes.examples = 64
         c.data.shapes.test_examples = 16
+        c.data.validation = 0.1
     if c.model.name == "resnet":
         c.model.resnet.width = 4
-    else:
-        c.model.cnn.features = (4, 4, 4)
+        c.model.resnet.depth = 18
+    elif c.model.name == "lstm":
+        c.model.lstm.hidden = c.model.lstm.embedding = 8
+        c.data.text.length = 16
+    elif c.model.name == "autoencoder":
+        c.model.autoencoder.features = (4, 4, 4)
+    elif c.model.name == "cnn":
+        c.model.cnn.features = (4,) * len(c.model.cnn.features)
     return c
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """What the configs' arguments name: a text, a folder of images, and runs to start from."""
+    folder = tmp_path_factory.mktemp("given")
+    (folder / "notes.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 60)
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog", "owl"):
+        (folder / "images" / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = rng.integers(0, 256, (70, 66, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / name / f"{number}.png")
+    for config, run in (("cifar:shapes", "shapes"), ("digits_pretrain", "pretrained")):
+        train(assemble(shrunk(config)), folder / run)
+    return {
+        "text": folder / "notes.txt", "folder": folder / "images", "shapes": folder / "shapes",
+        "pretrained": folder / "pretrained",
+    }  # fmt: skip
 
 
 def test_the_list_is_complete():
@@ -38,7 +74,8 @@ def test_the_list_is_complete():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_shipped_config_trains_and_resumes_when_shrunk(name, tmp_path):
+def test_shipped_config_trains_and_resumes_when_shrunk(name, tmp_path, given):
+    name = name.format(**given)
     result = train(assemble(shrunk(name)), tmp_path / "run")
     assert int(result.state.step) == 3
     longer = shrunk(name)

@@ -19,6 +19,8 @@ from jtrain.errors import DataError
 from jtrain.io import manifest as manifests
 from jtrain.io.manifest import STATE, Damaged, some
 
+Abstract = Callable[[int], Mapping[str, Any]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
@@ -110,12 +112,12 @@ class Checkpoints:
         """The committed steps, oldest first, but for those found damaged; damage shows only on reading."""
         return [step for step in self._there() if step not in self._damaged]
 
-    def restore(self, step: int | None = None, abstract: Mapping[str, Any] | None = None) -> Restored | None:
+    def restore(self, step: int | None = None, abstract: Abstract | None = None) -> Restored | None:
         """Reads a checkpoint and verifies every byte of it.
 
         Args:
           step: which one; None: the newest that is whole, or None when there is none at all.
-          abstract: arrays or ShapeDtypeStructs by path that the state must match.
+          abstract: step -> arrays or ShapeDtypeStructs by path that its state must match.
 
         Raises:
           DataError: no such step, all are damaged, or the state does not match `abstract`.
@@ -210,12 +212,12 @@ class Checkpoints:
         os.rename(self.folder / str(step), doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
-    def _read(self, step: int, abstract: Mapping[str, Any] | None) -> Restored:
+    def _read(self, step: int, abstract: Abstract | None) -> Restored:
         folder = self.folder / str(step)
         manifest = manifests.read_manifest(folder, step)
         manifests.verify_files(folder, manifest)
         if abstract is not None:
-            manifests.check_match(manifest, abstract)
+            manifests.check_match(manifest, abstract(step))
         state = _read_arrays(folder / STATE, manifest["arrays"])
         manifests.verify_arrays(state, manifest)
         return Restored(step, state, manifest["control"])

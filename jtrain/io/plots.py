@@ -59,14 +59,16 @@ def curves(rows: Sequence[Row], path: Path, *, title: str, metric: str | None = 
     write_atomic(path, canvas.print_png)
 
 
-def schedule(lrs: Mapping[str, tuple[Sequence[int], Sequence[float]]], path: Path, *, title: str, warmup: int) -> None:
-    """Draws the learning rate of every group over the updates of a run, the end of the warm-up marked.
+def schedule(
+    lrs: Mapping[str, tuple[Sequence[int], Sequence[float]]], path: Path, *, title: str, marks: Mapping[str, int]
+) -> None:
+    """Draws the learning rate of every group over the updates of a run, with marks such as the end of the warm-up.
 
     Args:
       lrs: name -> (updates, lr of each).
       path: the PNG, replaced as a whole.
       title: above the picture.
-      warmup: updates of the warm-up; 0: none.
+      marks: words -> the update at which a line is drawn.
 
     Raises:
       DataError: the file cannot be written.
@@ -80,8 +82,8 @@ def schedule(lrs: Mapping[str, tuple[Sequence[int], Sequence[float]]], path: Pat
     for number, (name, (steps, values)) in enumerate(lrs.items()):
         look = _rate_look(number) | {"marker": ""}
         axis.plot(steps, values, label=name, drawstyle="steps-post", **look)
-    if warmup:
-        axis.axvline(warmup, color="#888888", linestyle=":", label=f"end of warm-up ({warmup} updates)")
+    for number, (words, step) in enumerate(marks.items()):
+        axis.axvline(step, color="#888888", linestyle=_LINES[-1 - number % len(_LINES)], linewidth=1, label=words)
     axis.set_ylim(bottom=0)
     axis.set_title(title)
     axis.set_xlabel("step (optimizer updates)")

@@ -84,7 +84,8 @@ class Screen:
 
     def row(self, row: Mapping[str, Any]) -> None:
         """Prints an evaluation (step, epoch, split, loss, metrics), in columns that line up with other rows'."""
-        numbers = {name: value for name, value in row.items() if name not in ("step", "epoch", "split")}
+        left_out = ("step", "epoch", "split")
+        numbers = {k: v for k, v in row.items() if k not in left_out and (v is None or isinstance(v, int | float))}
         shown = "".join(f"  {name} {'none' if value is None else f'{value:.4g}':<9}" for name, value in numbers.items())
         self.line(f"step {row['step']:>8}  epoch {row['epoch']:>7.2f}  {row['split']:<5}{shown}".rstrip())
 

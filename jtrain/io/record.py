@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from jtrain.errors import DataError
-from jtrain.io.checkpoint import Checkpoints, Restored
+from jtrain.io.checkpoint import Abstract, Checkpoints, Restored
 from jtrain.io.plots import curves
 from jtrain.io.progress import Screen
 from jtrain.io.workdir import cut_rows, write_json_atomic
@@ -35,7 +35,7 @@ class Record:
             self._checkpoints = Checkpoints(folder / "checkpoints", keep=keep, event=self.event)
             self._checkpoints.clean()
 
-    def restore(self, abstract: dict[str, Any]) -> Restored | None:
+    def restore(self, abstract: Abstract) -> Restored | None:
         """The newest whole checkpoint, or None when there is none."""
         return self._checkpoints.restore(None, abstract) if self._checkpoints else None
 

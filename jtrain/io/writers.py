@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import numbers
 import os
 import socket
 import time
@@ -112,12 +113,11 @@ class TensorBoardWriter:
             self._put(Event(wall_time=time.time(), step=purge_step, session_log=start))
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Adds the numbers of a row at its `step`; null values and text are left out."""
-        numbers = {k: v for k, v in row.items() if k not in ("step", "split")}
+        """Adds the numbers of a row at its `step`; null values, text and tables are left out."""
         values = [
             self._summary.Value(tag=f"{row['split']}/{name}", simple_value=float(number))
-            for name, number in numbers.items()
-            if number is not None and not isinstance(number, str)
+            for name, number in row.items()
+            if name != "step" and isinstance(number, numbers.Real)
         ]
         self._put(self._event(wall_time=time.time(), step=int(row["step"]), summary=self._summary(value=values)))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:

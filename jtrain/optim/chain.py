@@ -66,11 +66,11 @@ def build(
     _check_patterns(core, groups)
 
     def labels(tree: Any) -> Any:
-        return map_with_path(lambda path, _: groups.labels[path], tree)
+        return map_with_path(lambda path, _: groups.cohort(path), tree)
 
-    used = {label: groups.multipliers[label] for label in sorted(set(groups.labels.values()))}
-    multipliers = {label: float(multiplier) for label, multiplier in used.items() if multiplier is not None}
-    per_group = {label: _group(core, schedule, multiplier, decays) for label, multiplier in multipliers.items()}
+    cohorts = {groups.cohort(path): label for path, label in sorted(groups.labels.items())}
+    multipliers = {label: float(groups.multipliers[label] or 0.0) for label in sorted(set(groups.labels.values()))}
+    per_group = {cohort: _group(core, schedule, multipliers[label], decays) for cohort, label in cohorts.items()}
     schedules = {groups.patterns[label]: _times(schedule, multiplier) for label, multiplier in multipliers.items()}
     return optax.chain(clip, optax.partition(per_group, labels)), schedules
 

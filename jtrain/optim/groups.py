@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from jtrain.durations import check_time
 from jtrain.errors import ConfigError
 from jtrain.tree import first_match
 
@@ -24,12 +25,20 @@ class Groups:
       multipliers: of the lr, one for each pattern; None freezes.
       labels: number of the rule of each trainable path.
       frozen: paths that are not trained.
+      entered: number of the phase since which each trainable path is trained; {}: all from the start. Parameters that
+        come later get an optimizer state of their own, with its own count of updates.
     """
 
     patterns: tuple[str, ...]
     multipliers: tuple[float | None, ...]
     labels: dict[str, int]
     frozen: set[str]
+    entered: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def cohort(self, path: str) -> str:
+        """The name of the part of the optimizer that a path belongs to: its rule, and its phase unless the first."""
+        phase = self.entered.get(path, 0)
+        return f"{self.labels[path]}.{phase}" if phase else str(self.labels[path])
 
 
 def check_rules(rules: Any) -> None:
@@ -75,6 +84,22 @@ def layerwise(patterns: Sequence[str], decay: float) -> Rules:
         raise ConfigError(f"groups: the decay of layerwise must be above 0 and at most 1, got {decay!r}")
     last = len(patterns) - 1
     return tuple((pattern, float(decay) ** (last - i)) for i, pattern in enumerate(patterns))
+
+
+def check_phases(phases: Any) -> None:
+    """Raises ValueError unless `phases` is a tuple of (start, pattern of what is trained from then on)."""
+    for index, phase in enumerate(phases):
+        if not isinstance(phase, tuple) or len(phase) != 2 or not all(isinstance(part, str) for part in phase):
+            raise ValueError(
+                f"[{index}]: must be a pair of start and pattern, such as ('5epochs', '.*'), got {phase!r}"
+            )
+        try:
+            check_time(phase[0], zero=True)
+            re.compile(phase[1])
+        except re.error as error:
+            raise ValueError(f"[{index}]: {phase[1]!r} is not a regular expression: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"[{index}]: {error}") from error
 
 
 def build_groups(rules: Rules, paths: Sequence[str]) -> Groups:

@@ -3,32 +3,37 @@
 import contextlib
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from jtrain import config as configs
 from jtrain import mesh as meshes
-from jtrain import tree
+from jtrain import metrics, tree
+from jtrain.data import augment
 from jtrain.describe import header
 from jtrain.errors import DataError, Interrupted, NonFiniteError
 from jtrain.failure import culprit
+from jtrain.gradient import prepared
 from jtrain.io.checkpoint import Checkpoints
 from jtrain.io.plots import schedule
 from jtrain.io.progress import Screen
+from jtrain.io.sheet import sheet
 from jtrain.run import Run
 from jtrain.signals import Signals
 from jtrain.state import to_flat
 from jtrain.supervise import Supervisor
+from jtrain.verbs.evaluate import tell_news
 
 
 def check(run: Run, *, screen: Screen | None = None, out: str | Path | None = None) -> dict[str, float]:
-    """Takes one step, one evaluation batch, one save and restore, and draws the schedule.
+    """Takes one step, one evaluation batch, one save and restore, and draws the schedule and augmented examples.
 
     Args:
       run: from `jtrain.assemble`; not to be used afterwards.
       screen: where to show what the config comes to.
-      out: folder for schedule.png; None writes nothing that stays.
+      out: folder for schedule.png and augment.png; None writes nothing that stays.
 
     Returns:
       The first batch's metrics, before any update.
@@ -42,6 +47,8 @@ def check(run: Run, *, screen: Screen | None = None, out: str | Path | None = No
         found = _check(run, screen)
         if out is not None:
             screen.line(f"schedule       {draw_schedule(run, Path(out))}")
+            if path := draw_augment(run, Path(out)):
+                screen.line(f"augmentation   {path}")
     return found
 
 
@@ -53,37 +60,69 @@ def draw_schedule(run: Run, folder: Path, points: int = 2000) -> Path:
         for name, lr in run.optimizer.schedules.items()
         if name != "lr" or len(run.optimizer.schedules) == 1
     }
-    path = folder / "schedule.png"
+    path = _made(folder) / "schedule.png"
+    marks = {f"end of warm-up ({warmup} updates)": warmup} if (warmup := _warmup(run)) else {}
+    marks |= {f"phase {i} ({phase.start} updates)": phase.start for i, phase in enumerate(run.phases) if i}
+    schedule(lrs, path, title=f"{run.config.schedule.name}, {run.clock.total} updates", marks=marks)
+    return path
+
+
+def draw_augment(run: Run, folder: Path, examples: int = 8, draws: int = 6) -> Path | None:
+    """Draws training images beside what the step makes of them as `folder`/augment.png; None where nothing does."""
+    config, task = run.config, run.task
+    inputs, targets = run.data.train.fetch(np.arange(min(examples, len(run.data.train))))
+    if inputs.ndim != 4 or inputs.shape[-1] not in (1, 3) or not (config.augment or task.pretext):
+        return None
+    changes = augment.build(config.augment) if config.augment else None
+    mix = augment.build_mix(config.augment)
+    batch: Any = {"inputs": inputs, "targets": targets, "weight": np.ones(len(inputs), np.float32)}
+    made = jax.jit(lambda key: prepared(batch, key, task=task, augment=changes, mix=mix)["inputs"])
+    path = _made(folder) / "augment.png"
+    keys = jax.random.split(jax.random.key(config.seed), draws)
+    sheet(inputs, [np.asarray(made(key)) for key in keys], path, title=config.augment or config.task.name)
+    return path
+
+
+def _warmup(run: Run) -> int:
+    return run.clock.boundary(run.config.schedule.warmup)
+
+
+def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"--out: {folder} cannot be made: {error.strerror}") from error
-    warmup = run.clock.boundary(run.config.schedule.warmup)
-    schedule(lrs, path, title=f"{run.config.schedule.name}, {run.clock.total} updates", warmup=warmup)
-    return path
+    return folder
 
 
 def _check(run: Run, screen: Screen) -> dict[str, float]:
     Supervisor.of(run)  # refuses metrics that the run does not have
     for line in header(run):
         screen.line(line)
-    for line in (*options(run), *parameters(run)):
+    start = run.starting()
+    for line in (*options(run), *parameters(run), *(start.report.lines() if start else [])):
         screen.line(line)
     state = run.init_state()
-    state, sums = run.train_step(state, *run.feeds["train"].train_batch(run.order, 0))
+    given = run.feeds["train"].train_batch(run.order, 0)
+    jitted: Any = run.train_step
+    step = jitted.lower(state, *given).compile()  # one program serves its costs and the step
+    for line in costs(run, step):
+        screen.line(line)
+    state, sums = step(state, *given)
     sums = jax.device_get(sums)
     if sums.pop("non_finite")[0]:
         raise NonFiniteError(f"the first update: {culprit(run, state, 0)}; look at the data, or try clip.name=norm")
-    found = {name: float(pair[0] / pair[1]) for name, pair in sums.items()}
-    guess = np.log(run.data.num_outputs)
-    screen.line(
-        f"one step       loss {found['loss']:.4f} (guessing gives {guess:.4f}), gradient norm {found['grad_norm']:.3g}"
-    )
+    totals: metrics.Totals = {}
+    metrics.add_to(totals, [sums])
+    found = metrics.means(totals, run.task.metrics)
+    guess = f" (guessing gives {run.task.guess:.4f})" if run.task.guess is not None else ""
+    screen.line(f"one step       loss {found['loss']:.4f}{guess}, gradient norm {found['grad_norm']:.3g}")
     split = "val" if "val" in run.feeds else "train"
     data, rows = next(iter(run.feeds[split].eval_batches(run.batch_size)))
-    sums, outputs = run.eval_step(state.params, state.model_state, data, rows)
-    jax.block_until_ready(outputs)
-    screen.line(f"one evaluation of a batch of {split}: outputs {list(outputs.shape)} {outputs.dtype}")
+    jax.block_until_ready(run.eval_step(state.params, state.model_state, data, rows))
+    outputs = jax.block_until_ready(run.predict_step(state.params, state.model_state, data, rows))
+    screen.line(f"one evaluation of a batch of {split}: predictions {list(outputs.shape)} {outputs.dtype}")
+    tell_news(run, screen)
     with Signals(active=True) as signals, tempfile.TemporaryDirectory() as folder:  # which must not be left behind
         saved = _save_and_restore(run, to_flat(state), Path(folder))
     if signals.received:
@@ -118,10 +157,33 @@ def parameters(run: Run) -> list[str]:
     return lines
 
 
+def costs(run: Run, step: jax.stages.Compiled) -> list[str]:
+    """Parameters in all, and what the compiler says that a prediction and the step cost."""
+    sample, _ = run.data.train.fetch(np.arange(1))
+    example = run.shapes.params, run.shapes.model_state, jax.ShapeDtypeStruct(sample.shape, sample.dtype)
+    lowered = jax.jit(lambda *given: run.model.apply(*given, key=None, train=False)[0]).lower(*example)
+    shape, forward = lowered.out_info.shape, lowered.compile()
+    lines = [f"model          {run.parameter_count:,} parameters, outputs {list(shape[1:])} an example"]
+    flops, of_step = _flops(forward), _flops(step)
+    if flops:
+        each = f", {of_step / run.batch_size:,.0f} of the training step" if of_step else ""
+        lines.append(f"FLOPs          {flops:,.0f} an example of the forward pass{each} (as the compiler counts)")
+    memory = step.memory_analysis()
+    if memory is not None:
+        total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        lines.append(f"memory         {total / 2**20:,.1f} MiB a device for the step: state, data and what is between")
+    return lines
+
+
+def _flops(compiled: jax.stages.Compiled) -> float:
+    """0 where the compiler does not say."""
+    return float((compiled.cost_analysis() or {}).get("flops", 0.0))
+
+
 def _save_and_restore(run: Run, flat: dict[str, jax.Array], folder: Path) -> int:
     checkpoints = Checkpoints(folder, keep=1, event=lambda kind, text: None)
     checkpoints.save(1, flat, {}, best_step=None, block=True)
-    restored = checkpoints.restore(1, to_flat(run.shapes))
+    restored = checkpoints.restore(1, run.abstract)
     checkpoints.close()
     assert restored is not None
     for path, leaf in flat.items():

@@ -14,7 +14,7 @@ from jtrain.verbs.restored import open_run, open_state
 def evaluate(
     workdir: str | Path, *, split: str = "test", at: str | int = "latest", model: Any = None, data: Any = None,
     overrides: dict[str, str] | None = None, screen: Screen | None = None,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """Loss and metrics over a whole split; the workdir is only read.
 
     Args:
@@ -31,9 +31,33 @@ def evaluate(
         check_split(run, split)
         state = open_state(run, workdir, at, screen=screen)
         found = run.evaluate(state, split)
+        tell_news(run, screen)
     step = int(state.step)
     screen.row({"step": step, "epoch": run.clock.epoch(step), "split": split} | found)
+    for line in confusion_table(found.get("confusion"), run.data.class_names):
+        screen.line(line)
     return found
+
+
+def confusion_table(counts: Any, names: tuple[str, ...]) -> list[str]:
+    """Lines of a table of how often each class (a row) was taken for which (a column); none without counts."""
+    if counts is None:
+        return []
+    names = names or tuple(map(str, range(len(counts))))
+    width = max(6, *(len(f"{value:,.0f}") + 1 for row in counts for value in row))
+    left = max(map(len, names)) + 2
+    lines = ["confusion: a row for each class of the targets, a column for each that was predicted"]
+    lines.append(" " * left + "".join(f"{name[: width - 1]:>{width}}" for name in names))
+    return lines + [
+        f"{name:<{left}}" + "".join(f"{v:>{width},.0f}" for v in row) for name, row in zip(names, counts, strict=True)
+    ]
+
+
+def tell_news(run: Run, screen: Screen) -> None:
+    """Shows what the data's feeds passed over, such as broken records."""
+    for feed in run.feeds.values():
+        for line in feed.news():
+            screen.line(f"data: {line}")
 
 
 def check_split(run: Run, split: str) -> None:

@@ -1,8 +1,6 @@
-"""`predict`: class probabilities of a workdir's state, as .npz and .csv."""
+"""`predict`: what a workdir's state says of a split, or of inputs of yours, as .npz and .csv."""
 
 import contextlib
-import csv
-import io
 import os
 import zipfile
 import zlib
@@ -15,9 +13,9 @@ from jtrain.data.examples import Examples, check_finite
 from jtrain.data.sources import as_inputs
 from jtrain.errors import ConfigError, DataError
 from jtrain.io.progress import Screen
-from jtrain.io.workdir import write_atomic
 from jtrain.run import Run
-from jtrain.verbs.evaluate import check_split
+from jtrain.verbs.evaluate import check_split, tell_news
+from jtrain.verbs.predictions import write_predictions
 from jtrain.verbs.restored import open_run, open_state
 
 TARGETS_AT_ONCE = 1024  # examples
@@ -28,7 +26,10 @@ def predict(
     inputs: Any = None, model: Any = None, data: Any = None,
     overrides: dict[str, str] | None = None, screen: Screen | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """Class probabilities [examples, classes], float32, in the order of the split or of `inputs`.
+    """Predictions [examples, …], float32, in the order of the split or of `inputs`.
+
+    Classification gives class probabilities, several labels the probability of each, regression numbers in the unit of
+    the targets, language modelling the probability of each next token, autoencoding the inputs as the model gives them.
 
     Args:
       workdir: of a run.
@@ -49,13 +50,15 @@ def predict(
         else:
             inputs = _fitting(run, inputs)
         state = open_state(run, workdir, at, screen=screen)
-        probabilities = run.predict(state, split) if inputs is None else run.predict_inputs(state, inputs)
+        found = run.predict(state, split) if inputs is None else run.predict_inputs(state, inputs)
+        tell_news(run, screen)
         if out is not None:
             place = _place(out, default_name(split if inputs is None else "inputs"))
-            targets = _targets(run.feeds[split].examples) if inputs is None else None
-            _write(place, probabilities, targets, run.data.class_names)
-            screen.line(f"{len(probabilities):,} predictions in {place}.npz and {place}.csv")
-    return probabilities
+            given = inputs is None and run.task.pretext is None
+            targets = _targets(run.feeds[split].examples) if given else None
+            files = write_predictions(place, found, targets, run.task.predictions, run.data.class_names)
+            screen.line(f"{len(found):,} predictions in {' and '.join(map(str, files))}")
+    return found
 
 
 def default_name(text: str) -> str:
@@ -114,19 +117,3 @@ def _place(out: str | Path, name: str) -> Path:
     except OSError as error:
         raise DataError(f"--out={out}: cannot make the folder {path.parent}: {error.strerror}") from error
     return path
-
-
-def _write(out: Path, probabilities: np.ndarray, targets: np.ndarray | None, class_names: tuple[str, ...]) -> None:
-    predicted = probabilities.argmax(axis=-1)
-    arrays = {"probabilities": probabilities, "predicted": predicted}
-    if targets is not None:
-        arrays["targets"] = np.asarray(targets)
-    write_atomic(out.with_name(out.name + ".npz"), lambda file: np.savez(file, **arrays))
-    names = class_names or tuple(map(str, range(probabilities.shape[-1])))
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["example", *(["target"] if targets is not None else []), "predicted", *names])
-    for i, row in enumerate(probabilities):
-        target = [targets[i]] if targets is not None else []
-        table.writerow([i, *target, predicted[i], *(f"{p:.6g}" for p in row)])
-    write_atomic(out.with_name(out.name + ".csv"), lambda file: file.write(text.getvalue().encode()))

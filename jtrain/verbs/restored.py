@@ -11,8 +11,11 @@ from jtrain.run import Run
 from jtrain.session import place_state, restore_at
 from jtrain.state import TrainState
 
-# What no number depends on. Any other option would be evaluated, not the run as it was trained.
-MAY_CHANGE = ("mesh", "log", "data.placement", "data.tfds.data_dir", "data.tfds.cache", "data.npz.path")
+# What no weight depends on. Any other option would be evaluated, not the run as it was trained.
+MAY_CHANGE = (
+    "mesh", "log", "metrics", "tta", "data.placement", "data.workers", "data.tfds.data_dir", "data.tfds.cache",
+    "data.npz.path", "data.folder.path", "data.table.path",
+)  # fmt: skip
 
 
 def open_run(

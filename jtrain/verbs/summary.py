@@ -7,7 +7,7 @@ def summary(result: Result) -> list[str]:
     """What came out, and where the files are."""
     lines = []
     for split, found in result.metrics.items():
-        values = "  ".join(f"{name} {value:.4f}" for name, value in found.items())
+        values = "  ".join(f"{name} {value:.4f}" for name, value in found.items() if isinstance(value, int | float))
         lines.append(f"{split:<6}{values}")
     if result.best:
         best = result.best

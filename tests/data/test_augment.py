@@ -3,8 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtrain.data.augment import AUGMENTATIONS, build, check_inputs, parse
+from jtrain.data.augment import AUGMENTATIONS, MIXES, build, build_mix, check_inputs, mixes, parse
+from jtrain.data.colour_ops import RGB_ONLY
 from jtrain.errors import ConfigError
+from jtrain.table import options
 
 NUMPY_MODE = {"constant": "constant", "reflect": "reflect", "edge": "edge"}
 ALL = ["pad_crop(2)", "pad_crop(2, 'reflect')", "pad_crop(2, mode='edge')", "flip_lr", "pad_crop(1)|flip_lr"]
@@ -158,9 +160,112 @@ def test_mirrored_border_must_be_smaller_than_the_image():
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_every_augmentation_works_with_its_defaults_on_a_sharded_batch(name):
+def test_every_op_keeps_shape_and_dtype_and_draws_by_key_and_place_alone(name):
+    op = jax.jit(build(name))
+    whole = images(16, 9, 8, 3)
+    first, other = (np.asarray(op(whole, jax.random.key(seed))) for seed in (0, 1))
+    assert first.shape == whole.shape
+    assert first.dtype == np.uint8
+    assert not np.array_equal(first, other)
+    assert np.array_equal(op(whole[:5], jax.random.key(0)), first[:5])
+    assert np.array_equal(op(whole.at[0].set(0), jax.random.key(0))[1:], first[1:])  # whatever the others are
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_every_op_takes_floats_and_one_channel(name):
+    values = images(16, 9, 8, 3 if name in RGB_ONLY else 1, np.float32) / 255
+    result = np.asarray(jax.jit(build(name))(values, jax.random.key(0)))
+    assert result.shape == values.shape
+    assert result.dtype == np.float32
+    assert 0.01 < np.abs(result - values).max() < 2
+
+
+@pytest.mark.parametrize("name", [name for name, op in AUGMENTATIONS.items() if "p" in options(op)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_an_op_happens_to_the_share_that_is_asked_for_and_leaves_the_others_to_the_bit(name, dtype):
+    before = np.asarray(images(256, 6, 6, 3, dtype))
+    after = np.asarray(jax.jit(build(f"{name}(p=0.25)"))(before, jax.random.key(0)))
+    changed = (after != before).any(axis=(1, 2, 3)).sum()
+    assert 38 < changed < 92  # 64 expected, four standard deviations
+
+
+@pytest.mark.parametrize("name", [*AUGMENTATIONS, *MIXES])
+def test_every_op_with_arithmetic_refuses_whole_numbers_that_are_no_pixels(name):
+    tokens = jnp.zeros((2, 8, 8, 3), jnp.int32)
+    if name in ("pad_crop", "flip_lr", "flip_ud", "cutmix"):
+        return  # they move values, whatever these are
+    run = build(name) if name in AUGMENTATIONS else lambda x, k: build_mix(name)(x, jnp.ones((2, 3)), jnp.ones(2), k)
+    with pytest.raises(ConfigError, match=r"uint8 or floats, the inputs are int32"):
+        jax.eval_shape(run, tokens, jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_every_op_works_with_its_defaults_on_a_sharded_batch(name):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    expected = np.asarray(build(name)(images(height=8, width=8), jax.random.key(0)))
-    placed = jax.device_put(images(height=8, width=8), sharding)
+    whole = images(16, 9, 8, 3)
+    expected = np.asarray(jax.jit(build(name))(whole, jax.random.key(0)))  # compiled above
+    placed = jax.device_put(whole, sharding)
     assert np.array_equal(jax.jit(build(name))(placed, jax.random.key(0)), expected)
+
+
+def test_mixing_is_named_once_and_last():
+    assert parse("flip_lr|mixup(0.3)")[-1] == ("mixup", {"alpha": 0.3})
+    assert mixes("flip_lr|mixup")
+    assert mixes("cutmix(1)")
+    assert not mixes("flip_lr")
+    assert not mixes("")
+    with pytest.raises(ConfigError, match=r"^augment: mixup and cutmix both mix the batch; name one of them$"):
+        parse("mixup|cutmix")
+    with pytest.raises(ConfigError, match=r"^augment: mixup must come last"):
+        parse("mixup|flip_lr")
+    with pytest.raises(ConfigError, match=r"^augment: no such op 'mixpu'; did you mean 'mixup'\?$"):
+        parse("mixpu")
+
+
+def test_image_ops_and_mixing_are_built_apart_and_draw_as_they_would_alone():
+    key, whole = jax.random.key(4), images(8)
+    assert np.array_equal(build("flip_lr|mixup")(whole, key), build("flip_lr")(whole, key))
+    assert np.array_equal(build("mixup")(whole, key), whole)
+    assert build_mix("flip_lr") is None
+    assert build_mix("") is None
+    given = whole.astype(jnp.float32), jnp.eye(8), jnp.ones(8)
+    mixed, targets = build_mix("flip_lr|mixup(0.5)")(*given, key)
+    expected = MIXES["mixup"](*given, jax.random.fold_in(key, 1), alpha=0.5)
+    assert np.array_equal(mixed, expected[0])
+    assert np.array_equal(targets, expected[1])
+
+
+@pytest.mark.parametrize("name", RGB_ONLY)
+def test_ops_of_colours_need_three_channels(name):
+    check_inputs(name, (8, 8, 3))
+    with pytest.raises(ConfigError, match=rf"augment: {name} needs images of 3 channels .* \[8, 8, 1\]"):
+        check_inputs(f"flip_lr|{name}", (8, 8, 1))
+
+
+def test_mixup_takes_any_inputs_and_cutmix_images():
+    check_inputs("mixup", (64,))
+    with pytest.raises(ConfigError, match=r"augment: cutmix needs images"):
+        check_inputs("cutmix", (64,))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("resized_crop(scale=(0.5, 0.2))", "scale: must be .low, high. with 0 < low <= high <= 1"),
+        ("resized_crop(scale=(0.5,))", "scale: must be .low, high."),
+        ("resized_crop(scale=0.5)", "scale: must be a tuple"),
+        ("erase(ratio=(0, 1))", "ratio: must be .low, high. with 0 < low"),
+        ("rotate(200)", "degrees: must be at least 0 and at most 180"),
+        ("rotate(15, p=1.5)", "p: must be at least 0 and at most 1"),
+        ("cutout(0)", "size: must be at least 1"),
+        ("cutout(4, fill='maen')", "did you mean 'mean'"),
+        ("hue(0.6)", "amount: must be at least 0 and at most 0.5"),
+        ("randaugment(2, 31)", "magnitude: must be at least 0 and at most 30"),
+        ("mixup(0)", "alpha: must be above 0"),
+    ],
+)
+def test_wrong_options_are_one_line_that_says_what_is_valid(text, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        parse(text)
+    assert str(caught.value).startswith("augment: ")

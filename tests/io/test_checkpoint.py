@@ -199,7 +199,7 @@ def test_a_state_of_another_model_is_refused_with_a_list_of_what_differs(make, e
         "d": jax.ShapeDtypeStruct((1,), jnp.bfloat16),
     }
     with pytest.raises(DataError) as caught:
-        checkpoints.restore(None, abstract)
+        checkpoints.restore(None, lambda step: abstract)
     assert str(caught.value).startswith(
         "checkpoint 400: missing: d; extra: c; other shape: a (3, 4), not (3, 5); "
         "other dtype: a float64, not float32, b float64, not float32; "
@@ -211,7 +211,7 @@ def test_a_matching_abstract_state_is_accepted(make):
     checkpoints = make()
     checkpoints.save(1, arrays(), {}, block=True)
     abstract = {p: jax.ShapeDtypeStruct(np.shape(a), np.asarray(a).dtype) for p, a in arrays().items()}
-    same(checkpoints.restore(1, abstract).state, arrays())
+    same(checkpoints.restore(1, lambda step: abstract).state, arrays())
 
 
 def test_clean_removes_leftovers_alone(make):

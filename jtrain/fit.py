@@ -1,0 +1,97 @@
+"""The model of a run, and whether model, data, task and loss fit together: found out without computing anything."""
+
+import functools
+import inspect
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from jtrain import config as configs
+from jtrain.errors import ConfigError, JtrainError
+from jtrain.models.pure import Model, as_model
+from jtrain.table import parameters
+from jtrain.tasks import Task
+
+
+def build_model(config: ml_collections.ConfigDict, given: Any, num_outputs: int) -> tuple[Model, str]:
+    """(model, its name): the one given, or the config's with a head of `num_outputs`."""
+    if given is not None:
+        named = isinstance(given, type) or inspect.isfunction(given)
+        return as_model(given), given.__name__ if named else type(given).__name__
+    factory, model_options = configs.choice(config, "model")
+    name = config.model.name
+    if name in configs.CHOICES["model"][1]:
+        return as_model(factory(num_outputs, **model_options)), name
+    try:
+        if "rngs" in parameters(factory):  # NNX: made anew from each key
+            return as_model(functools.partial(factory, **model_options)), name
+        return as_model(factory(**model_options)), name
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model.name: {name} cannot be made from model.options {model_options}: {error}") from error
+
+
+def check_shapes(model: Model, name: str, task: Task, sample: np.ndarray, targets: np.ndarray) -> Any:
+    """Abstract params; raises ConfigError when model, data, task and loss do not fit.
+
+    Args:
+      model: on raw inputs.
+      name: of the model, for messages.
+      task: of the run.
+      sample: inputs [1, …] as they are fetched.
+      targets: their targets [1, …].
+    """
+
+    def run(inputs: jax.Array) -> tuple[Any, Any]:
+        params, model_state = model.init(jax.random.key(0), inputs)
+        model.apply(params, model_state, inputs, key=jax.random.key(1), train=True)
+        return params, model.apply(params, model_state, inputs, key=None, train=False)[0]
+
+    shape = tuple(sample.shape[1:])
+    try:
+        params, outputs = jax.eval_shape(run, jax.ShapeDtypeStruct((2, *shape), sample.dtype))
+    except JtrainError:
+        raise
+    except Exception as error:  # whatever a model of a user raises on inputs that do not fit it
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(f"model: {name} does not take inputs of shape {list(shape)} an example: {reason}") from error
+    if not jax.tree.leaves(params):
+        raise ConfigError(f"model: {name} has no parameters")
+    _check_outputs(name, task, outputs)
+    batch = {
+        "inputs": jax.ShapeDtypeStruct((2, *shape), sample.dtype),
+        "targets": jax.ShapeDtypeStruct((2, *targets.shape[1:]), targets.dtype),
+        "weight": jax.ShapeDtypeStruct((2,), np.float32),
+    }
+    if task.pretext is not None:
+        batch = jax.eval_shape(lambda batch: task.pretext(batch, jax.random.key(0)), batch)  # type: ignore[misc]
+    try:
+        losses = jax.eval_shape(task.per_example, outputs, batch["targets"])
+    except JtrainError:
+        raise
+    except Exception as error:  # a loss of a user
+        reason = " ".join(str(error).split())[:300]
+        shapes = f"outputs {list(outputs.shape)} and targets {list(batch['targets'].shape)}"
+        raise ConfigError(f"loss.name: the loss fails on {shapes}: {reason}") from error
+    for key, value in losses.items():
+        wide = key != "loss" and value.shape[:1] == (2,) and len(value.shape) == 2
+        if value.shape != (2,) and not wide:  # a mean, or [batch, 1], would be weighted wrongly without a word
+            what = "loss.name: the loss" if key == "loss" else f"metric {key}"
+            raise ConfigError(f"{what} must be one number an example, [batch]; for 2 it gives {list(value.shape)}")
+    return params
+
+
+def _check_outputs(name: str, task: Task, outputs: Any) -> None:
+    wanted = (2, *task.output_shape)
+    found = getattr(outputs, "shape", type(outputs).__name__)
+    if found == wanted or (found == (2,) and task.output_shape == (1,)):
+        return
+    what = {
+        "class": f"the data has {task.num_outputs} classes",
+        "classes": f"the data has {task.num_outputs} labels",
+        "values": f"an example has {task.num_outputs} target value{'s' if task.num_outputs > 1 else ''}",
+        "tokens": f"the task is to tell each next one of {task.num_outputs} tokens",
+        "inputs": "the task is to give the inputs again",
+    }[task.predictions]
+    raise ConfigError(f"model: {name} gives outputs of shape {found} for 2 examples; {what}, so {wanted} is needed")
