@@ -1,0 +1,26 @@
+"""A language model of characters: LSTM with embedding, on Python's own standard library (or your text).
+
+python -m jtrain.main --config=configs/charlm.py
+python -m jtrain.main --config=configs/charlm.py:notes.txt           a file, a folder of *.txt, or a pattern
+"""
+
+from jtrain.config import base
+
+
+def get_config(arg=None):
+    c = base()
+    c.task.name = "language_modelling"
+    c.data.name = "text"
+    c.data.text.path = arg or ""
+    c.data.text.length = 128
+    c.data.validation = 0.02
+    c.model.name = "lstm"
+    c.model.lstm.embedding = 128
+    c.model.lstm.hidden = 128
+    c.optimizer.name = "adamw"
+    c.optimizer.lr = 1e-2
+    c.schedule.warmup = "5%"
+    c.clip.name = "norm"
+    c.train.total = "4epochs"
+    c.train.batch_size = 128
+    return c
