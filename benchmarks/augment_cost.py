@@ -4,9 +4,9 @@
     python benchmarks/augment_cost.py ops  [--rounds 15] [--batch 128]
 
 `step`: ResNet-18 in its CIFAR form, jtrain's own train step with and without augmentation, in turn, by the clock on the
-wall and by processor time, which other programs disturb less. `ops`: images per
-second of the compiled op and of the same op in NumPy, vectorised over the batch, on uint8 images of 32 x 32 x 3, in
-turn. Printed are medians of paired ratios with their range.
+wall and by processor time, which other programs disturb less. `ops`: images per second of the compiled op and of the
+same op in NumPy, vectorised over the batch, on uint8 images of 32 x 32 x 3, in turn. Printed are medians of paired
+ratios with their range.
 """
 
 import argparse
