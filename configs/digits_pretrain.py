@@ -20,13 +20,14 @@ def get_config(arg=None):
         c.model.name = "cnn"
         c.model.cnn.features = (32, 64, 64)
         c.model.cnn.pools = 2
+        c.model.cnn.head = "flatten"
     else:
         c.task.name = "autoencoding"
-        c.task.autoencoding.corrupt = "noise(4)" if arg == "denoising" else ""
+        c.task.autoencoding.corrupt = "noise(0.016)" if arg == "denoising" else ""
         c.model.name = "autoencoder"
         c.model.autoencoder.features = (32, 64, 64)
         c.model.autoencoder.pools = 2
-        c.model.autoencoder.code = 32
+        c.model.autoencoder.code = 64
     c.optimizer.name = "adamw"
     c.optimizer.lr = 3e-3
     c.schedule.warmup = "5%"

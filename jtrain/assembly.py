@@ -62,7 +62,7 @@ def assemble(
     task = _task(config, dataset, scaling)
     inner, model_name = build_model(config, model, task.num_outputs)
     pure = prepare(inner, scaling, task.rescale, PRECISIONS[config.precision])
-    params = check_shapes(pure, model_name, task, sample, targets)
+    params = check_shapes(pure, model_name, task, sample, targets, config.augment)
     paths = sorted(tree.flatten(params))
     options = _step_options(config, clock, mesh)
     optimizers = build_optimizers(config, clock, paths)
@@ -73,11 +73,13 @@ def assemble(
     predict_step = make_predict_step(model=pure, task=task, views=tta, constrain=constrain)
     init = _make_init(config, pure, sample, optimizers[0][1], options)
     phases = _phases(config, pure, task, optimizers, options, init, mesh)
+    fingerprint = pipeline.fingerprint(dataset)
+    names = fingerprint["names"] if task.names is None else None
     like, options_of_start = to_flat(phases[0].shapes), transfer.Options(**config.transfer.to_dict())
     return Run(
         config=config,
         data=dataset,
-        fingerprint=pipeline.fingerprint(dataset),
+        fingerprint=fingerprint,
         task=task,
         model=pure,
         model_name=model_name,
@@ -93,17 +95,22 @@ def assemble(
         eval_step=jax.jit(eval_step, out_shardings=on_all),
         predict_step=jax.jit(predict_step, out_shardings=on_all),
         init=jax.jit(init, out_shardings=on_all),
-        starting=functools.cache(lambda: transfer.start(options_of_start, config.model.name, like)),
+        starting=functools.cache(lambda: transfer.start(options_of_start, config.model.name, like, names)),
     )
 
 
 def _task(config: ml_collections.ConfigDict, dataset: DataSet, scaling: Scaling) -> Task:
     make, task_options = configs.choice(config, "task")
     loss, loss_options = configs.choice(config, "loss")
-    own = tasks.NEEDS.get(config.task.name) == "any"
-    facts = pipeline.facts(dataset, scaling, own_targets=own)
-    task = make(functools.partial(loss, **loss_options), facts, **task_options)
-    task = tasks.with_metrics(task, config.metrics, tasks.KINDS.get(config.task.name, dataset.targets))
+    name, needs = config.task.name, tasks.needs(config.task.name, make)
+    facts = pipeline.facts(config, dataset, scaling, own_targets=needs == "any")
+    try:
+        task = make(functools.partial(loss, **loss_options), facts, **task_options)
+    except TypeError as error:  # a task of yours
+        raise ConfigError(f"task.name: {name} cannot be made from (loss, facts, {task_options}): {error}") from error
+    task = tasks.with_metrics(task, config.metrics, tasks.KINDS.get(name, needs))
+    if augment.mixes(config.augment) and task.as_floats is None:
+        raise ConfigError(f"augment: {name} has no way to mix targets (`as_floats`); leave mixup and cutmix out")
     if config.tta and task.pretext is not None:
         raise ConfigError(f"tta: several views of an input have no common answer in {config.task.name}; leave it ''")
     return task

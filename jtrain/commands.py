@@ -9,7 +9,10 @@ from typing import Any
 from jtrain.errors import ConfigError
 
 # Options that are paths: what a command says from one folder must hold in any other.
-PATHS = ("data.npz.path", "data.table.path", "data.folder.path", "data.text.path", "transfer.init_from")
+PATHS = (
+    "data.npz.path", "data.table.path", "data.folder.path", "data.text.path", "data.tfds.data_dir",
+    "transfer.init_from",
+)  # fmt: skip
 
 
 def _setup() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from jtrain import metrics
 from jtrain.gradient import select
 from jtrain.models.pure import Model
+from jtrain.step import IN_FLIGHT
 from jtrain.tasks import Batch, Task
 
 EvalStep = Callable[[Any, Any, Batch, Any], metrics.Sums]
@@ -57,7 +58,7 @@ def make_predict_step(
 def _make_outputs(model: Model, task: Task, views: Views | None) -> Apply:
     def outputs_of(params: Any, model_state: Any, inputs: jax.Array) -> jax.Array:
         seen = [inputs] if views is None else views(inputs)
-        found = [model.apply(params, model_state, one, key=None, train=False)[0] for one in seen]
+        found = [task.shown(model.apply(params, model_state, one, key=None, train=False)[0]) for one in seen]
         return found[0] if views is None else task.pool(jnp.stack(found))
 
     return outputs_of
@@ -97,6 +98,8 @@ def evaluate(
             raise Aborted
         sums = eval_step(params, model_state, data, rows)
         pending.append(jax.block_until_ready(sums) if block else sums)
+        if len(pending) > IN_FLIGHT:  # else batches of a fast feed pile up on the device
+            jax.block_until_ready(pending[-1 - IN_FLIGHT])
     totals: metrics.Totals = {}
     metrics.add_to(totals, jax.device_get(pending))
     found = metrics.means(totals, task.metrics)

@@ -9,7 +9,10 @@ import ml_collections
 import numpy as np
 
 from jtrain import config as configs
+from jtrain.data.augment import build as build_augment
+from jtrain.data.augment import build_mix
 from jtrain.errors import ConfigError, JtrainError
+from jtrain.gradient import prepared
 from jtrain.models.pure import Model, as_model
 from jtrain.table import parameters
 from jtrain.tasks import Task
@@ -32,7 +35,7 @@ def build_model(config: ml_collections.ConfigDict, given: Any, num_outputs: int)
         raise ConfigError(f"model.name: {name} cannot be made from model.options {model_options}: {error}") from error
 
 
-def check_shapes(model: Model, name: str, task: Task, sample: np.ndarray, targets: np.ndarray) -> Any:
+def check_shapes(model: Model, name: str, task: Task, sample: np.ndarray, targets: np.ndarray, augment: str) -> Any:
     """Abstract params; raises ConfigError when model, data, task and loss do not fit.
 
     Args:
@@ -41,6 +44,7 @@ def check_shapes(model: Model, name: str, task: Task, sample: np.ndarray, target
       task: of the run.
       sample: inputs [1, …] as they are fetched.
       targets: their targets [1, …].
+      augment: of the config.
     """
 
     def run(inputs: jax.Array) -> tuple[Any, Any]:
@@ -64,16 +68,21 @@ def check_shapes(model: Model, name: str, task: Task, sample: np.ndarray, target
         "targets": jax.ShapeDtypeStruct((2, *targets.shape[1:]), targets.dtype),
         "weight": jax.ShapeDtypeStruct((2,), np.float32),
     }
-    if task.pretext is not None:
-        batch = jax.eval_shape(lambda batch: task.pretext(batch, jax.random.key(0)), batch)  # type: ignore[misc]
+    changes, mix = build_augment(augment) if augment else None, build_mix(augment)
+
+    def losses_of(outputs: Any, batch: Any) -> Any:
+        seen = prepared(batch, jax.random.key(0), task=task, augment=changes, mix=mix)
+        return task.per_example(task.shown(outputs), seen["targets"])
+
     try:
-        losses = jax.eval_shape(task.per_example, outputs, batch["targets"])
+        losses = jax.eval_shape(losses_of, outputs, batch)
     except JtrainError:
         raise
-    except Exception as error:  # a loss of a user
+    except Exception as error:  # a loss or a task of a user
         reason = " ".join(str(error).split())[:300]
         shapes = f"outputs {list(outputs.shape)} and targets {list(batch['targets'].shape)}"
-        raise ConfigError(f"loss.name: the loss fails on {shapes}: {reason}") from error
+        mixed = " that are mixed" if mix else ""
+        raise ConfigError(f"loss.name: the loss fails on {shapes}{mixed}: {reason}") from error
     for key, value in losses.items():
         wide = key != "loss" and value.shape[:1] == (2,) and len(value.shape) == 2
         if value.shape != (2,) and not wide:  # a mean, or [batch, 1], would be weighted wrongly without a word

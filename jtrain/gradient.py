@@ -88,7 +88,7 @@ def make_gradient(
         def loss_fn(trained: Any, model_state: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
             params = tree.merge(trained, fixed)
             outputs, model_state = model.apply(params, model_state, batch["inputs"], key=key, train=True)
-            measured = task.per_example(outputs, batch["targets"], training=True)
+            measured = task.per_example(task.shown(outputs), batch["targets"], training=True)
             sums = metrics.weighted_sums(measured, batch["weight"])
             loss = sums["loss"][0] / weight
             return loss if scale is None else loss * scale, (sums, model_state)

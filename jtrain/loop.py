@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jtrain import mesh as meshes
 from jtrain import metrics, session
+from jtrain.control import Control
 from jtrain.describe import forecast, header
 from jtrain.errors import ConfigError, Interrupted, NonFiniteError
 from jtrain.evaluation import Aborted
@@ -17,8 +18,7 @@ from jtrain.failure import explain
 from jtrain.io.progress import Screen
 from jtrain.io.record import Record, measured
 from jtrain.io.stopwatch import Stopwatch
-from jtrain.run import Run
-from jtrain.session import Control
+from jtrain.run import Result, Run
 from jtrain.signals import Signals
 from jtrain.state import TrainState, to_flat
 from jtrain.step import advance
@@ -26,25 +26,6 @@ from jtrain.supervise import Supervisor
 
 READ_EVERY = 100  # updates: at least so often are numbers fetched, so that a NaN is noticed
 LONG_RUN = 30 * 60  # seconds: from here on the smaller recipe is named early
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What a run came to.
-
-    Attributes:
-      state: after the last update.
-      history: the rows of metrics.jsonl, those of earlier parts of a resumed run included.
-      metrics: {'val': {...}, 'test': {...}} of the last state, for the splits there are.
-      best: {'step', 'metric', 'value'} on the validation split, or None.
-      workdir: where the files are, or None.
-    """
-
-    state: TrainState
-    history: list[dict[str, Any]]
-    metrics: dict[str, dict[str, float]]
-    best: dict[str, Any] | None
-    workdir: Path | None
 
 
 def train(
@@ -129,8 +110,18 @@ class _Training:
         )
         self.pending += sums[0]
         if done == self.run.phase(done).start:
-            self.record.event("phase", f"{self.run.phase_words(done)} from update {done} on", done)
-        return self.run.enter(states[0], done), done
+            return self.enter(states[0], done), done
+        return states[0], done
+
+    def enter(self, state: TrainState, step: int) -> TrainState:
+        """The state in the next phase; but what failed before it is looked at in the form that it failed in."""
+        self.read()
+        self.unread, self.pending = (step, self.pending), []
+        self.read()
+        if self.suspect:
+            return state
+        self.record.event("phase", f"{self.run.phase_words(step)} from update {step} on", step)
+        return self.run.enter(state, step)
 
     def give(self, step: int) -> tuple[Any, Any]:
         with self.watch.waiting():

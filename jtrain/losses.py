@@ -188,7 +188,8 @@ def smooth_l1(outputs: jax.Array, targets: jax.Array, *, beta: Positive = 1.0) -
 
     Girshick (2015, equation 3) has β = 1. It is the Huber loss of δ = β over β.
 
-    Shapes and errors are those of `mse`; `beta` is in the unit of the values.
+    Shapes and errors are those of `mse`; `beta` is in the unit of the values (in a
+    regression task the targets' standard deviation).
 
     Returns:
       float32 [batch]; torch's `smooth_l1_loss(reduction="none")`, averaged over values.
@@ -199,7 +200,8 @@ def smooth_l1(outputs: jax.Array, targets: jax.Array, *, beta: Positive = 1.0) -
 def huber(outputs: jax.Array, targets: jax.Array, *, delta: Positive = 1.0) -> jax.Array:
     """Huber loss (1964), the mean over values of (x - y)² / 2 where |x - y| ≤ δ, else δ (|x - y| - δ / 2).
 
-    Shapes and errors are those of `mse`; `delta` is in the unit of the values.
+    Shapes and errors are those of `mse`; `delta` is in the unit of the values (in a
+    regression task the targets' standard deviation).
 
     Returns:
       float32 [batch]; torch's `huber_loss(reduction="none")`, averaged over values.

@@ -23,14 +23,18 @@ from jtrain.data.examples import (
     Wanted,
     check_finite,
     check_targets,
+    check_tokens,
     cut_validation,
+    targets_of,
 )
 from jtrain.data.feed import Feed, is_resident
 from jtrain.data.workers import Workers, usable_cores, worker_count
 from jtrain.errors import ConfigError
-from jtrain.tasks import NEEDS, Facts
+from jtrain.models.prepare import Scaling
+from jtrain.tasks import NEEDS, Facts, needs
 
 STATISTICS_EXAMPLES = 10_000  # evenly spaced, from which normalising is measured
+STREAMED_EXAMPLES = 1_000  # the same where each must be decoded
 FINGERPRINT_EXAMPLES = 64  # evenly spaced, by which a resumed run knows its data again
 WORDS = {"class": "class numbers", "classes": "0 or 1 for every class", "values": "numbers", "tokens": "tokens"}
 
@@ -41,7 +45,7 @@ def load(config: ml_collections.ConfigDict, given: Any) -> DataSet:
     Raises:
       ConfigError, DataError: it is missing, or its values are wrong; the message names the split.
     """
-    wanted = Wanted(config.seed, NEEDS.get(config.task.name, "any"))
+    wanted = Wanted(config.seed, needs(config.task.name, configs.choice(config, "task")[0]))
     if isinstance(given, DataSet):
         dataset = given
     elif given is not None:
@@ -78,7 +82,7 @@ def load(config: ml_collections.ConfigDict, given: Any) -> DataSet:
 
 
 def _fitting_task(targets: TargetKind) -> str:
-    names = [name for name, needs in NEEDS.items() if needs == targets]
+    names = [name for name, needed in NEEDS.items() if needed == targets]
     return f"set task.name to {' or '.join(map(repr, names))}, or choose other data"
 
 
@@ -91,6 +95,8 @@ def _check(
     dataset: DataSet, where: str, inputs: np.ndarray, targets: np.ndarray, rows: np.ndarray | None = None
 ) -> None:
     check_targets(targets, dataset.targets, dataset.num_outputs, where, rows)
+    if dataset.targets == "tokens":
+        check_tokens(inputs, dataset.num_outputs, where, rows)
     check_finite(inputs, where, rows)
 
 
@@ -108,7 +114,7 @@ def feeds(config: ml_collections.ConfigDict, dataset: DataSet, mesh: jax.shardin
     }  # fmt: skip
 
 
-def statistics(config: ml_collections.ConfigDict, dataset: DataSet) -> tuple[np.ndarray, np.ndarray] | None:
+def statistics(config: ml_collections.ConfigDict, dataset: DataSet) -> Scaling:
     """(mean, std) of the last axis of the inputs: the config's, else measured on a fixed part of the training examples.
 
     None: no normalising; tokens, and inputs without such an axis, are taken as they are.
@@ -128,62 +134,78 @@ def statistics(config: ml_collections.ConfigDict, dataset: DataSet) -> tuple[np.
                     "give one, or one for each, in the unit of the inputs"
                 )
         return given[0] * np.ones(sample.shape[-1]), given[1] * np.ones(sample.shape[-1])
-    return _moments(train_inputs(dataset), sample.shape[-1])
+    return _moments(_inputs(config, dataset), sample.shape[-1])
 
 
-def facts(dataset: DataSet, inputs: tuple[np.ndarray, np.ndarray] | None, *, own_targets: bool) -> Facts:
+def facts(config: ml_collections.ConfigDict, dataset: DataSet, inputs: Scaling, *, own_targets: bool) -> Facts:
     """What a task must know of the data; with `own_targets` it makes them of the inputs, whose scaling is given."""
     sample, _ = dataset.train.fetch(np.arange(1))
-    plain = np.zeros(()), np.ones(())
-    scaling, least, most = plain, -math.inf, math.inf
-    if own_targets:
-        scaling = inputs or plain
-    elif dataset.targets == "values":
-        values = np.concatenate([targets for _, targets in _parts(dataset.train, STATISTICS_EXAMPLES)])
-        least, most = float(values.min()), float(values.max())
-        scaling = _moments([values.reshape(len(values), -1)], dataset.num_outputs)
-    return Facts(dataset.num_outputs, tuple(sample.shape[1:]), *scaling, least, most)
+    mean, std, least, most = np.zeros(()), np.ones(()), -math.inf, math.inf
+    if own_targets and sample.ndim > 1:
+        measured = inputs is not None and not config.data.mean
+        mean, std = inputs if measured and inputs else _moments(_inputs(config, dataset), sample.shape[-1])
+    elif dataset.targets == "values" and not own_targets:
+        train = _targets(config, dataset.train)
+        mean, std = _moments([train], dataset.num_outputs)
+        every = [train, *(_targets(config, split) for split in (dataset.val, dataset.test) if split is not None)]
+        least, most = float(min(map(np.min, every))), float(max(map(np.max, every)))
+    return Facts(dataset.num_outputs, tuple(sample.shape[1:]), mean, std, least, most)
 
 
-def train_inputs(dataset: DataSet) -> Iterator[np.ndarray]:
-    """Inputs [m, …] of a fixed part of the training examples, in parts: float64 is 8 times uint8."""
-    return (inputs for inputs, _ in _parts(dataset.train, STATISTICS_EXAMPLES))
+def _targets(config: ml_collections.ConfigDict, examples: Examples) -> np.ndarray:
+    """Targets [n, …] of all examples on the device, of a fixed part of those that stream."""
+    whole = is_resident(examples, config.data.placement)
+    rows = np.arange(len(examples)) if whole else _spread(len(examples), STREAMED_EXAMPLES)
+    return targets_of(examples, rows)
 
 
-def _parts(examples: Examples, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for rows in np.array_split(_spread(len(examples), most), 20):
-        if len(rows):
-            inputs, targets = examples.fetch(rows)
-            good = examples.weights(rows) > 0 if isinstance(examples, Tolerant) else slice(None)
-            yield inputs[good], targets[good]
+def _inputs(config: ml_collections.ConfigDict, dataset: DataSet) -> Iterator[np.ndarray]:
+    """Inputs [m, …] of a fixed part of the training examples without broken ones, in parts: float64 takes room."""
+    resident = is_resident(dataset.train, config.data.placement)
+    rows = _spread(len(dataset.train), STATISTICS_EXAMPLES if resident else STREAMED_EXAMPLES)
+    for part in np.array_split(rows, 20):
+        if len(part):
+            inputs, _ = dataset.train.fetch(part)
+            yield inputs[_good(dataset.train, part)]
+
+
+def _good(examples: Examples, rows: np.ndarray) -> np.ndarray:
+    """[b] bool: which of the examples that were fetched are not broken."""
+    return examples.weights(rows) > 0 if isinstance(examples, Tolerant) else np.ones(len(rows), bool)
 
 
 def _moments(parts: Iterable[np.ndarray], width: int) -> tuple[np.ndarray, np.ndarray]:
-    """(mean, std) [width] of the last axis; a constant one stays constant (std 1)."""
+    """(mean, std) [width] of the last axis; what is constant to the last digits of float32 has std 1."""
+    first: np.ndarray | None = None
     total, count = np.zeros((2, width)), 0
     for part in parts:
         values = part.reshape(-1, width).astype(np.float64)
+        first = values[0] if first is None else first
+        values = values - first  # else the squares of large means swallow what varies
         total += values.sum(axis=0), np.square(values).sum(axis=0)
         count += len(values)
-    mean, square = total / count
-    std = np.sqrt(np.maximum(square - mean**2, 0.0))
-    return mean, np.where(std > 1e-6 * np.maximum(1.0, np.abs(mean)), std, 1.0)
+    offset, square = total / count
+    std, mean = np.sqrt(np.maximum(square - offset**2, 0.0)), offset + first
+    return mean, np.where(std > 2 * np.finfo(np.float32).eps * np.abs(mean), std, 1.0)
 
 
-def choose(train: Examples, targets: TargetKind, count: int, seed: int) -> np.ndarray:
-    """Numbers [count] of training examples drawn by seed; of class numbers as many of each class as there can be."""
-    examples = len(train)
-    if count > examples:
-        raise ConfigError(f"data.examples: {count} asked for, there are {examples} to train on")
+def choose(train: Tolerant, targets: TargetKind, count: int, seed: int) -> np.ndarray:
+    """Numbers [count] of training examples drawn by seed, of class numbers as many of each class as there can be;
+    broken ones that reading the targets shows are left out."""
+    every = np.arange(len(train))
+    labels = targets_of(train, every) if targets == "class" else None
+    every = every[_good(train, every)]
+    if count > len(every):
+        raise ConfigError(f"data.examples: {count} asked for, there are {len(every)} to train on")
     # The second word keeps this stream apart from those of the epochs and of the validation cut.
     generator = np.random.Generator(np.random.Philox(key=np.array([seed, 2**64 - 2], np.uint64)))
-    rows = generator.permutation(examples)
-    if targets == "class":
-        labels = np.concatenate([train.fetch(part)[1] for part in np.array_split(np.arange(examples), 20)])[rows]
+    rows = generator.permutation(every)
+    if labels is not None:
         # Round by round: the first of every class, then the second of every class, and so on.
-        order = np.argsort(labels, kind="stable")
-        turn = np.empty(examples, np.int64)
-        turn[order] = np.arange(examples) - np.searchsorted(labels[order], labels[order])
+        drawn = labels[rows]
+        order = np.argsort(drawn, kind="stable")
+        turn = np.empty(len(rows), np.int64)
+        turn[order] = np.arange(len(rows)) - np.searchsorted(drawn[order], drawn[order])
         rows = rows[np.argsort(turn, kind="stable")]
     return np.sort(rows[:count])
 
@@ -193,7 +215,8 @@ def fingerprint(dataset: DataSet) -> dict[str, int]:
     inputs, targets = dataset.train.fetch(_spread(len(dataset.train), FINGERPRINT_EXAMPLES))
     checksum = zlib.crc32(targets.tobytes(), zlib.crc32(inputs.tobytes()))
     sizes = {name: len(examples) for name, examples in _splits(dataset).items()}
-    return sizes | {"outputs": dataset.num_outputs, "checksum": checksum}
+    names = zlib.crc32("\n".join(dataset.class_names).encode())
+    return sizes | {"outputs": dataset.num_outputs, "checksum": checksum, "names": names}
 
 
 def _spread(examples: int, most: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -81,7 +82,7 @@ class Run:
       eval_every, save_every, log_every: updates.
       feeds: 'train', and 'val' and 'test' where there are such splits.
       options: what is added to the plain step.
-      phases: in order; `optimizer`, `gradient`, `train_step` and `shapes` are those of the first.
+      phases: in order; `gradient`, `train_step` and `shapes` are those of the first, `optimizer` that of the last.
       eval_step: compiled `(params, model_state, data, rows) -> sums`.
       predict_step: compiled `(params, model_state, data, rows) -> predictions`.
       init: compiled; {path: array} of given weights -> a new state, all else drawn.
@@ -113,7 +114,8 @@ class Run:
         return next(phase for phase in reversed(self.phases) if phase.start <= step)
 
     def enter(self, state: TrainState, step: int) -> TrainState:
-        """The state after `step` updates in the form of its phase, when one begins there; it is used up then."""
+        """The state after `step` updates in the form of its phase, when one begins there: with fresh optimizer state
+        for what is trained from now on."""
         phase = self.phase(step)
         return phase.begin(state) if step == phase.start and step > 0 else state
 
@@ -129,6 +131,11 @@ class Run:
         begins = [phase.start for phase in self.phases if phase.start > step]
         return min([self.clock.total, *begins, *((step // n + 1) * n for n in every)])
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes, labels, values or tokens that are predicted; () where they have none."""
+        return self.data.class_names if self.task.names is None else self.task.names
+
     def phase_words(self, step: int) -> str:
         """What the phase of update `step` trains, in words."""
         number = self.phases.index(self.phase(step))
@@ -136,8 +143,8 @@ class Run:
 
     @property
     def optimizer(self) -> Optimizer:
-        """That of the first phase."""
-        return self.phases[0].optimizer
+        """That of the last phase, in which most is trained."""
+        return self.phases[-1].optimizer
 
     @property
     def gradient(self) -> Gradient:
@@ -216,3 +223,22 @@ class Run:
         """Ends the threads that make batches ahead."""
         for feed in self.feeds.values():
             feed.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+      state: after the last update.
+      history: the rows of metrics.jsonl, those of earlier parts of a resumed run included.
+      metrics: {'val': {...}, 'test': {...}} of the last state, for the splits there are.
+      best: {'step', 'metric', 'value'} on the validation split, or None.
+      workdir: where the files are, or None.
+    """
+
+    state: TrainState
+    history: list[dict[str, Any]]
+    metrics: dict[str, dict[str, float]]
+    best: dict[str, Any] | None
+    workdir: Path | None

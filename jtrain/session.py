@@ -9,8 +9,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jtrain import config_files, metrics
+from jtrain import config_files
 from jtrain import mesh as meshes
+from jtrain.control import Control
 from jtrain.errors import ConfigError, DataError
 from jtrain.io.checkpoint import Checkpoints, Restored
 from jtrain.io.progress import Screen
@@ -21,39 +22,6 @@ from jtrain.run import Run
 from jtrain.state import TrainState, from_flat
 
 OURS = frozenset({"lock", "events.jsonl", "metrics.jsonl"})  # files that a run killed at its very start may leave
-
-
-@dataclasses.dataclass
-class Control:
-    """The few host numbers of a run; with the state they make a checkpoint.
-
-    Attributes:
-      totals: sums since the last log point.
-      logged, evaluated: the updates at which these were last done.
-      best: {'step', 'metric', 'value'} of the best evaluation, or None.
-      lr_factors: what each owner asks of `lr_scale`; the state holds their product.
-      plateau, stopping: what these remember between evaluations.
-      stopped: the update after which the run was ended early; 0: it was not.
-      skipped, overflows, rollbacks: how often, because a gradient was not finite.
-      parent: {'workdir', 'step'} of the run that this one branched from, or None.
-      data: the fingerprint of the data.
-      devices: how many, and of what kind.
-    """
-
-    totals: metrics.Totals = dataclasses.field(default_factory=dict)
-    logged: int = 0
-    evaluated: int = 0
-    best: dict[str, Any] | None = None
-    lr_factors: dict[str, float] = dataclasses.field(default_factory=dict)
-    plateau: dict[str, float] = dataclasses.field(default_factory=dict)
-    stopping: dict[str, float] = dataclasses.field(default_factory=dict)
-    stopped: int = 0
-    skipped: int = 0
-    overflows: int = 0
-    rollbacks: int = 0
-    parent: dict[str, Any] | None = None
-    data: dict[str, int] = dataclasses.field(default_factory=dict)
-    devices: str = ""
 
 
 @contextlib.contextmanager
@@ -137,6 +105,12 @@ def _changed(run: Run, folder: Path, *, force: bool) -> dict[str, tuple[Any, Any
     if not path.is_file():
         return {}
     changed = config_files.changes(config_files.from_json(path), run.config)
+    moved = [start for start, _ in run.config.phases if start.endswith("%")]
+    if "train.total" in changed and moved and not force:
+        raise ConfigError(
+            f"phases: {moved[0]!r} moves with train.total, which {folder} was begun with another of; choose another "
+            "--workdir"
+        )
     refused = [key for key in changed if not config_files.may_change(key)]
     if refused and not force:
         old, new = changed[refused[0]]
@@ -168,7 +142,7 @@ def _restore(
         record.keep_rows(0, 0)
         record.event("branch", f"begins with update {restored.step} of {name[1]}", restored.step)
         _tell(record, changed, restored.step)
-        control = _reopened(record, control, changed, restored.step)
+        control = _reopened(run, record, control, changed, restored.step)
         # Its own from here on: killed or rolled back, it never begins with anything else.
         record.save(restored.step, restored.state, dataclasses.asdict(control), best_step=None, block=True)
         return place_state(run, restored), control
@@ -197,7 +171,7 @@ def _restore(
         text = f"{control.devices} → {meshes.describe(run.mesh)}: equal to rounding, no longer to the bit"
         record.event("devices", text, restored.step)
     record.keep_rows(rows, restored.step)
-    return place_state(run, restored), _reopened(record, control, changed, restored.step)
+    return place_state(run, restored), _reopened(run, record, control, changed, restored.step)
 
 
 def _begin(run: Run, record: Record) -> TrainState:
@@ -260,9 +234,12 @@ def restore_at(run: Run, workdir: Path, at: str, event: Callable[[str, str], Non
     return restored
 
 
-def _reopened(record: Record, control: Control, changed: dict[str, tuple[Any, Any]], step: int) -> Control:
+def _reopened(run: Run, record: Record, control: Control, changed: dict[str, tuple[Any, Any]], step: int) -> Control:
     """The control state under changed options: early stopping and plateau forget what no longer holds."""
     sections = {key.partition(".")[0] for key in changed}
+    known = {"loss", "grad_norm", "non_finite", "overflow", *run.task.metrics}
+    totals = {name: total for name, total in control.totals.items() if name in known}
+    control = dataclasses.replace(control, totals=totals)
     if sections - {"log", "checkpoint", "mesh"}:  # asked for more, or otherwise
         control = dataclasses.replace(control, stopped=0, stopping={})
     if "plateau.metric" in changed:

@@ -84,13 +84,13 @@ def make_train_step(
         new = optax.apply_updates(trained, updates)
         extra, ema = dict(state.extra), state.ema
         if options.ema_decay:
-            average = tree.split(state.ema, frozen)[1]  # frozen leaves stay as they are, to the bit
+            average = tree.split(state.ema, frozen)[1]  # of frozen leaves the average stays as it is, to the bit
             if options.schedule_free:
                 lr = schedule(state.step) * state.lr_scale
                 new, average, extra = _schedule_free(trained, new, average, extra, lr, options.ema_decay)
             else:
                 average = _averaged(average, new, state.step, options.ema_decay)
-            ema = tree.merge(average, fixed)
+            ema = tree.merge(average, tree.split(state.ema, frozen)[0])
         params = tree.merge(new, fixed)
         judged, apply, failed = _judged(state, good, known, options)
 

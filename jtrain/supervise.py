@@ -4,10 +4,10 @@ import dataclasses
 import math
 from typing import Any
 
+from jtrain.control import Control
 from jtrain.errors import ConfigError
 from jtrain.optim.plateau import EarlyStopping, Plateau, is_better, watching
 from jtrain.run import Run
-from jtrain.session import Control
 from jtrain.table import did_you_mean
 
 

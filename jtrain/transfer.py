@@ -46,16 +46,17 @@ class Start:
     report: Report
 
 
-def start(options: Options, model_name: str, like: Mapping[str, Any]) -> Start | None:
+def start(options: Options, model_name: str, like: Mapping[str, Any], names: int | None = None) -> Start | None:
     """The weights that a run starts from; None where `init_from` is ''.
 
     Of a run come the parameters that it is evaluated with (averaged ones where there are any), its statistics, and what
-    brings its inputs and outputs to scale; but what does so for outputs only if the layer 'head' is loaded too.
+    brings its inputs and outputs to scale; but what does so for outputs only if every parameter is loaded too.
 
     Args:
       options: what to read and how to fit it.
       model_name: as in the config, by which torch's names are known.
       like: abstract arrays of our state by path; only 'params/…' and 'model_state/…' matter.
+      names: checksum of the names of our classes, targets or tokens, as in a run's fingerprint; None or 0: unknown.
 
     Raises:
       ConfigError: an option is wrong or matches nothing, a shape differs, or less than `coverage` is loaded.
@@ -66,7 +67,7 @@ def start(options: Options, model_name: str, like: Mapping[str, Any]) -> Start |
     like = {path: leaf for path, leaf in like.items() if path.startswith(("params/", "model_state/"))}
     fresh = _reinitialised(options.reinit, like)
     source = read_source(options.init_from, options.layout)
-    found, names, unused = _fitted(options, source, model_name, like)
+    found, theirs, unused = _fitted(options, source, model_name, like)
 
     shapes = {path: (tuple(array.shape), tuple(like[path].shape)) for path, array in found.items()}
     differing = [(path, *pair) for path, pair in sorted(shapes.items()) if pair[0] != pair[1]]
@@ -75,7 +76,7 @@ def start(options: Options, model_name: str, like: Mapping[str, Any]) -> Start |
         raise ConfigError(mismatch(source, like, wrong, options.reinit))
     left = fresh | {path for path, _, _ in differing}
     arrays = {
-        path: _converted(f"{INIT_FROM}: {source.words}: {names[path]}", array, like[path].dtype)
+        path: _converted(f"{INIT_FROM}: {source.words}: {theirs[path]}", array, like[path].dtype)
         for path, array in sorted(found.items())
         if path not in left
     }
@@ -99,7 +100,7 @@ def start(options: Options, model_name: str, like: Mapping[str, Any]) -> Start |
         reinitialised=tuple(sorted(fresh)),
         numbers=numbers,
         coverage=numbers / total,
-        notes=(*source.notes, *notes(source, like, arrays, fresh)),
+        notes=(*source.notes, *notes(source, like, arrays, fresh, names)),
     )
     return Start(arrays, report)
 
@@ -173,11 +174,12 @@ def _reinitialised(patterns: Sequence[str], like: Mapping[str, Any]) -> set[str]
 
 
 def _without_half_scalings(arrays: dict[str, np.ndarray], like: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays without a mean that lacks its scale, and without the unit of outputs of another head."""
+    """The arrays without a mean that lacks its scale, and without the unit of outputs where a parameter is new."""
     dropped: set[str] = set()
-    # The last layer of all our models is called head.
-    new_head = any(path.split("/")[-2] == "head" and path not in arrays for path in like)
-    for group, away in ((NORMALIZE, False), (RESCALE, new_head)):
+    # Which layer is the last does not show. With a new one, the unit of other targets ruins training; with an old one,
+    # this run's own unit costs little, since what is drawn fresh changes the outputs anyway.
+    drawn = any(path.startswith("params/") and path not in arrays for path in like)
+    for group, away in ((NORMALIZE, False), (RESCALE, drawn)):
         paths = {path for path in like if path.startswith(f"model_state/{group}/")}
         if away or not paths <= arrays.keys():
             dropped |= paths

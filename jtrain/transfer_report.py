@@ -76,9 +76,7 @@ def mismatch(source: Source, like: Like, differing: Sequence[tuple[str, Shape, S
       reinit: the patterns that there are.
     """
     shown = [f"{short(path)} is {list(theirs)} there and {list(ours)} here" for path, theirs, ours in differing]
-    modules = outermost(like)
-    places = [split_path(path, modules)[1].rpartition("/") for path, _, _ in differing]
-    patterns = dict.fromkeys([*reinit, *(f"{re.escape(module)}/.*" if module else leaf for module, _, leaf in places)])
+    patterns = dict.fromkeys([*reinit, *_patterns([path for path, _, _ in differing], like)])
     doubt = "; is it the same model?" if len(patterns) > len(reinit) + 2 else ""
     return (
         f"{INIT_FROM}: {source.words}: {some(shown, 3)}{doubt}; to draw {'it' if len(differing) == 1 else 'these'} "
@@ -112,7 +110,7 @@ def too_little(
     )
 
 
-def notes(source: Source, like: Like, arrays: Like, fresh: set[str]) -> list[str]:
+def notes(source: Source, like: Like, arrays: Like, fresh: set[str], names: int | None = None) -> list[str]:
     """What else to know of weights that fit, a sentence each.
 
     Args:
@@ -120,8 +118,9 @@ def notes(source: Source, like: Like, arrays: Like, fresh: set[str]) -> list[str
       like: our state.
       arrays: what is loaded.
       fresh: what is drawn on request.
+      names: checksum of the names of our classes, targets or tokens; None or 0: unknown.
     """
-    found = []
+    found = _meaning(source, like, arrays) if source.names and names and source.names != names else []
     mean = f"model_state/{NORMALIZE}/mean"
     if mean in arrays:
         found.append(
@@ -133,8 +132,7 @@ def notes(source: Source, like: Like, arrays: Like, fresh: set[str]) -> list[str
         found.append(f"inputs are normalised by this run's data, or its data.mean and data.std; {why}")
     elif mean in source.scalings and mean not in like:
         found.append("these weights were trained on normalised inputs, and this run does not normalise its own")
-    if f"model_state/{RESCALE}/mean" in arrays:
-        found.append("outputs are brought into their unit as they were for these weights, not by this run's data")
+    found += _unit(source, like, arrays, fresh)
     foreign = source.layout == "torch" and not source.ours
     doubtful = [short(path) for path in flattened(like) if path in arrays] if foreign else []
     if doubtful:
@@ -143,3 +141,45 @@ def notes(source: Source, like: Like, arrays: Like, fresh: set[str]) -> list[str
             f"[channels, height, width] and jtrain [height, width, channels], draw it anew ({REINIT})"
         )
     return found
+
+
+def _unit(source: Source, like: Like, arrays: Like, fresh: set[str]) -> list[str]:
+    """By what outputs are brought into the unit of the targets."""
+    mean = f"model_state/{RESCALE}/mean"
+    if mean in arrays:
+        return [
+            "outputs are brought into their unit as they were for these weights, not by this run's data; "
+            f"{REINIT}=('{RESCALE}/.*',) keeps its own"
+        ]
+    if mean in like and not any(path.startswith(f"model_state/{RESCALE}/") for path in fresh):
+        drawn = any(path.startswith("params/") and path not in arrays for path in like)
+        why = "parameters are drawn fresh" if drawn else "the source's has another shape"
+        why = why if mean in source.scalings else "the source does not tell its own"
+        return [f"outputs are brought into the unit of this run's targets; {why}"]
+    if mean in source.scalings and mean not in like:
+        return ["outputs of these weights were brought into the unit of their targets, and this run leaves its own"]
+    return []
+
+
+def _meaning(source: Source, like: Like, arrays: Like) -> list[str]:
+    """Which loaded layers depend on classes or tokens, when the source's are others."""
+    params = sorted(path for path in like if path.startswith("params/"))
+    loaded = [path for path in params if path in arrays]
+    named = [path for path in loaded if {"head", "embedding"} & set(path.split("/"))]
+    # A model without a layer called head ends in another: one that is loaded for certain when all are.
+    nameless = not any("head" in path.split("/") for path in params) and loaded == params
+    if not named and not nameless:
+        return []
+    patterns = [repr(pattern) for pattern in dict.fromkeys(_patterns(named, like))]
+    layers = some([*patterns, *(["the name of the last layer"] if nameless else [])])
+    return [
+        f"{source.words} was trained on other classes, targets or tokens than these; unless they mean the same, "
+        f"draw anew what depends on them: {REINIT} with {layers}"
+    ]
+
+
+def _patterns(paths: Sequence[str], like: Like) -> list[str]:
+    """The `reinit` that draws the layers of these arrays anew."""
+    modules = outermost(like)
+    places = [split_path(path, modules)[1].rpartition("/") for path in paths]
+    return [f"{re.escape(module)}/.*" if module else leaf for module, _, leaf in places]

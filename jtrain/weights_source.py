@@ -19,6 +19,7 @@ from jtrain.models.torch_names import is_scaling
 INIT_FROM, LAYOUT = "transfer.init_from", "transfer.layout"
 
 MARK = "jtrain"  # the text beside the arrays of a file that jtrain wrote: its version
+NAMES = "names"  # the text, and the entry of a run's fingerprint, that tells its classes or tokens from others
 
 _TORCH = re.compile(r"weight|running_mean|running_var|(weight|bias)_[ih]h_l\d+")
 _FLAX = re.compile(r"kernel|scale|embedding")
@@ -35,6 +36,7 @@ class Source:
       layout: which of the two `arrays` is in.
       notes: what was passed over, a sentence each.
       ours: whether jtrain wrote them, in whatever layout.
+      names: checksum of the names of the classes, targets or tokens that they are for; None: unknown.
     """
 
     words: str
@@ -43,6 +45,7 @@ class Source:
     layout: Literal["flax", "torch"]
     notes: tuple[str, ...] = ()
     ours: bool = False
+    names: int | None = None
 
 
 def read_source(init_from: str, layout: str) -> Source:
@@ -68,7 +71,7 @@ def read_source(init_from: str, layout: str) -> Source:
     restored = read_checkpoint(workdir, at, key=INIT_FROM, event=lambda kind, text: passed.append(text))
     arrays, averaged = evaluated(restored.state)
     words = f"{workdir}, update {restored.step}" + (", averaged parameters" if averaged else "")
-    return Source(words, *_parted(arrays), "flax", tuple(passed), ours=True)
+    return Source(words, *_parted(arrays), "flax", tuple(passed), ours=True, names=names_of(restored))
 
 
 def read_checkpoint(workdir: Path, at: str, *, key: str, event: Callable[[str, str], None]) -> Restored:
@@ -118,6 +121,12 @@ def evaluated(state: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], b
     return params | {path: leaf for path, leaf in state.items() if path.startswith("model_state/")}, averaged
 
 
+def names_of(restored: Restored) -> int | None:
+    """Checksum of the names of a run's classes, targets or tokens; None where its checkpoint does not tell it."""
+    found = (restored.control.get("data") or {}).get(NAMES)
+    return int(found) if found else None
+
+
 def scaling_texts(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     """What brings inputs and outputs to scale, as texts beside a file's arrays: torch has no place for it."""
     return {path: json.dumps(array.tolist()) for path, array in arrays.items() if is_scaling(path)}
@@ -140,7 +149,9 @@ def _from_file(path: Path, layout: str) -> Source:
     if layout == "flax":
         return Source(f"{path} (Flax's names)", *_parted(_as_paths(path, arrays)), "flax")
     texts = weights.read_metadata(path)
-    return Source(f"{path} (torch's names)", arrays, _scalings(path, texts), "torch", ours=MARK in texts)
+    scalings, ours = _scalings(path, texts), MARK in texts
+    names = _names(path, texts) if ours else None
+    return Source(f"{path} (torch's names)", arrays, scalings, "torch", ours=ours, names=names)
 
 
 def _layout(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
@@ -181,3 +192,12 @@ def _scalings(path: Path, texts: Mapping[str, str]) -> dict[str, np.ndarray]:
         return {name: np.array(json.loads(text), np.float32) for name, text in own.items()}
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: its metadata {', '.join(own)} are no numbers; the file is damaged") from error
+
+
+def _names(path: Path, texts: Mapping[str, str]) -> int | None:
+    text = texts.get(NAMES)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+        raise DataError(f"{path}: its metadata {NAMES} are no checksum; the file is damaged")
+    return int(text)

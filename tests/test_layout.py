@@ -15,6 +15,7 @@ FLOORS = {
     3: {"tasks", "fields", "config", "config_files", "gradient", "step", "evaluation"},
     4: {
         "run",
+        "control",
         "pipeline",
         "fit",
         "phases",

@@ -1,9 +1,11 @@
 import functools
+import io
 import json
 import pathlib
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
@@ -15,14 +17,16 @@ from jtrain.config_files import to_json
 from jtrain.errors import ConfigError, DataError
 from jtrain.io import weights
 from jtrain.io.checkpoint import Checkpoints
+from jtrain.io.progress import Screen
 from jtrain.loop import train
 from jtrain.models import MODELS
 from jtrain.models.pure import as_model
 from jtrain.models.torch_names import to_torch
 from jtrain.state import to_flat
+from jtrain.tasks import TASKS, Facts
 from jtrain.transfer import Options, start
 from jtrain.tree import flatten, unflatten
-from jtrain.verbs.export import export
+from jtrain.verbs.export import BOUNDS, activation, export
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 RESNET = GOLDEN / "torchvision_resnet18.safetensors"
@@ -65,12 +69,12 @@ def renamed(arrays, old, new):
 
 @pytest.fixture
 def workdir(tmp_path):
-    """workdir({step: state}, best=…): the folder of a run with these checkpoints."""
+    """workdir({step: state}, best=…, data=…): the folder of a run with these checkpoints."""
 
-    def make(states=None, best=None):
+    def make(states=None, best=None, data=None):
         checkpoints = Checkpoints(tmp_path / "w" / "checkpoints", keep=9, event=print)
         for step, state in (states or {3: STATE | OTHERS}).items():
-            checkpoints.save(step, state, {"best": best and {"step": best}}, block=True)
+            checkpoints.save(step, state, {"best": best and {"step": best}, "data": data}, block=True)
         checkpoints.close()
         return tmp_path / "w"
 
@@ -387,13 +391,81 @@ def test_whole_numbers_of_ours_are_taken_if_they_fit(workdir):
     refused(DataError, "which int32 cannot hold", workdir({4: STATE | {path: np.array([0.5, 2])}}), ours)
 
 
-def test_the_unit_of_outputs_goes_with_the_head(workdir):
-    unit = {f"model_state/rescale/{name}": np.array(7, np.float32) for name in ("mean", "scale")}
-    ours = like() | {path: jax.ShapeDtypeStruct((), np.float32) for path in unit}
-    folder = workdir({3: STATE | unit})
-    same({p: a for p, a in begin(folder, ours).arrays.items() if "rescale" in p}, unit)
+UNIT = {f"model_state/rescale/{name}": np.array(7, np.float32) for name in ("mean", "scale")}
+
+
+def test_the_unit_of_outputs_comes_only_with_every_parameter(workdir):
+    ours = like() | {path: jax.ShapeDtypeStruct((), np.float32) for path in UNIT}
+    folder = workdir({3: STATE | UNIT})
+    begun = begin(folder, ours)
+    same({p: a for p, a in begun.arrays.items() if "rescale" in p}, UNIT)
+    assert "as they were for these weights" in begun.report.notes[1]
+    kept = begin(folder, ours, reinit=("rescale/.*",))
+    assert not any("rescale" in text for text in (*kept.arrays, *kept.report.notes))
     assert not any("rescale" in path for path in begin(folder, ours, reinit=("head/.*",)).arrays)
     assert not any("rescale" in path for path in begin(folder, ours, reinit=("rescale/scale",)).arrays)  # both or none
+    begun = begin(folder, ours, reinit=("head/.*",))
+    assert begun.report.notes[1:] == (
+        "outputs are brought into the unit of this run's targets; parameters are drawn fresh",
+    )
+    assert "this run leaves its own" in begin(folder).report.notes[1]
+    assert "the source does not tell its own" in begin(workdir({4: STATE}), ours).report.notes[1]
+
+
+@pytest.mark.parametrize("layers", [{"head/": "out/"}, {"head/": "out/", "conv/": "attention/head/"}])
+def test_the_unit_of_other_targets_does_not_come_with_a_new_last_layer_of_any_name(workdir, layers):
+    state, ours = STATE | UNIT, like() | {path: jax.ShapeDtypeStruct((), np.float32) for path in UNIT}
+    for old, new in layers.items():
+        state, ours = renamed(state, old, new), renamed(ours, old, new)
+    folder = workdir({3: state})
+    assert begin(folder, ours).arrays.keys() > UNIT.keys()
+    for options in ({"reinit": ("out/.*",)}, {"rename": (("out/(.*)", r"gone/\1"),), "coverage": 0.1}):
+        assert not any("rescale" in path for path in begin(folder, ours, **options).arrays)
+
+
+def test_a_model_of_a_program_learns_targets_of_another_unit_with_a_new_last_layer(tmp_path):
+    inputs = values((60, 3))
+    targets = inputs @ np.array([1, -2, 3], np.float32)
+    config = functools.partial(tiny, task__name="regression", optimizer__lr=0.03)
+    train(assemble(config("1steps"), model=Net(1), data=(inputs, targets * 1000 + 50_000)), tmp_path)
+    options = {"transfer__init_from": str(tmp_path), "transfer__reinit": ("last/.*",)}
+    run = assemble(config("30steps", **options), model=Net(1), data=(inputs, targets))
+    assert run.evaluate(train(run, None).state, "val")["r2"] > 0.2
+
+
+# Classes and tokens
+
+
+def named(names, source, expected=None, **options):
+    """The notes that tell of other classes, when ours have the checksum `names`."""
+    found = start(Options(str(source), **options), "own", like() if expected is None else expected, names)
+    return [note for note in found.report.notes if "other classes, targets or tokens" in note]
+
+
+def test_weights_for_other_classes_are_told_unless_what_depends_on_them_is_new(workdir):
+    folder = workdir(data={"train": 9, "names": 7})
+    (note,) = named(8, folder)
+    assert note.startswith(f"{folder}, update 3 was trained on other classes")
+    assert note.endswith("transfer.reinit with 'head/.*'")
+    assert named(7, folder) == named(None, folder) == named(0, folder) == []
+    assert named(8, folder, reinit=("head/.*",)) == []
+    assert len(named(8, folder, reinit=("conv/.*",))) == 1
+    assert named(8, workdir({4: STATE}, data={"train": 9})) == named(8, workdir({5: STATE})) == []
+
+
+def test_tokens_of_another_text_are_told_of_the_embedding_too(workdir):
+    words = {"params/embedding/embedding": values((5, 2))}
+    ours = like() | {path: jax.ShapeDtypeStruct(array.shape, np.float32) for path, array in words.items()}
+    folder = workdir({3: STATE | words}, data={"names": 7})
+    assert named(8, folder, ours)[0].endswith("transfer.reinit with 'embedding/.*', 'head/.*'")
+    assert named(8, folder, ours, reinit=("head/.*",))[0].endswith("transfer.reinit with 'embedding/.*'")
+    assert named(8, folder, ours, reinit=("head/.*", "embedding/.*")) == []
+
+
+def test_a_model_without_a_head_is_told_when_all_of_it_is_loaded(workdir):
+    folder, ours = workdir({3: renamed(STATE, "head/", "out/")}, data={"names": 7}), renamed(like(), "head/", "out/")
+    assert named(8, folder, ours)[0].endswith("transfer.reinit with the name of the last layer")
+    assert named(8, folder, ours, reinit=("out/.*",)) == []
 
 
 def test_this_runs_own_normalising_is_kept_on_request(workdir):
@@ -545,11 +617,80 @@ def test_a_model_of_another_size_stops_a_run_before_anything_is_written(trained,
     assert not any(p.name in ("config.json", "checkpoints") for p in (tmp_path / "child").glob("*"))
 
 
+HEAD = {"params/head/kernel": (4, 5), "params/head/bias": (5,)}
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """exported(data, **fields): (the metadata, the screen's lines, the file) of a run that has done nothing."""
+
+    def make(data=None, **fields):
+        config = tiny(**fields)
+        checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1, event=print)
+        checkpoints.save(1, {path: values(shape) for path, shape in HEAD.items()}, {"data": data}, block=True)
+        checkpoints.close()
+        (tmp_path / "config.json").write_text(to_json(config))
+        shown = io.StringIO()
+        path = export(tmp_path, out=tmp_path / "w", screen=Screen(shown))
+        return weights.read_metadata(path), shown.getvalue(), path
+
+    return make
+
+
+def test_an_export_tells_how_a_bounded_regressor_makes_its_predictions(exported):
+    fields = {"output": "sigmoid", "low": 0.5, "high": 2.0}
+    texts, shown, _ = exported(task__name="regression", **{f"task__regression__{k}": v for k, v in fields.items()})
+    assert (texts["task"], json.loads(texts["task_options"])) == ("regression", fields)
+    assert texts["activation"] == "0.5 + (2.0 - 0.5) * sigmoid(y)"
+    assert "outputs y are not yet predictions: regression makes them by 0.5 + (2.0 - 0.5) * sigmoid(y)" in shown
+
+
+def test_an_export_tells_of_no_activation_where_there_is_none_or_it_is_not_known(exported):
+    texts, shown, _ = exported(task__name="regression")
+    assert texts["task"] == "regression"
+    assert "activation" not in texts
+    assert "predictions" not in shown
+    texts, shown, _ = exported(task__name="gone:mine", loss__name="mse")
+    assert (texts["task"], texts["task_options"], "activation" in texts) == ("gone:mine", "{}", False)
+    assert "note: if gone:mine has an activation" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "output"), [*((name, "linear") for name in TASKS), *(("regression", bound) for bound in list(BOUNDS)[1:])]
+)
+def test_the_activation_that_an_export_tells_is_the_tasks(name, output):
+    bounds = {"linear": {}, "relu": {"low": -1.5}}.get(output, {"low": -1.5, "high": 2.0})
+    options = {"low": 0.0, "high": 1.0, "output": output} | bounds if name == "regression" else {}
+    facts = Facts(5, (8, 8, 1), np.zeros(1), np.ones(1), least=-1.0, most=1.0)
+    task = TASKS[name](lambda outputs, targets: outputs, facts, **options)
+    y = values((3, 5))
+    functions = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh, "relu": jax.nn.relu, "y": y}
+    formula = activation(name, options)
+    assert formula is not None
+    np.testing.assert_allclose(task.activation(task.shown(y)), eval(formula or "y", functions), atol=1e-6)
+
+
+def test_an_export_knows_its_classes_again(exported):
+    state = {path: jax.ShapeDtypeStruct(shape, np.float32) for path, shape in HEAD.items()}
+    texts, _, path = exported({"names": 7})
+    assert texts["names"] == "7"
+    assert named(7, path, state) == []
+    assert named(8, path, state)[0].endswith("transfer.reinit with 'head/.*'")
+    arrays = weights.read(path)
+    weights.write(path, arrays, {"names": "7"})  # not jtrain's, so that it may mean anything
+    assert named(8, path, state) == []
+    weights.write(path, arrays, texts | {"names": "seven"})
+    refused(DataError, "its metadata names are no checksum", path, state)
+    assert "names" not in exported()[0]
+
+
 class Net(nn.Module):
+    outputs: int = 3
+
     @nn.compact
     def __call__(self, inputs, *, train):
         x = nn.BatchNorm(use_running_average=not train, name="norm")(nn.Dense(4, name="first")(inputs))
-        return nn.Dense(3, name="last")(x)
+        return nn.Dense(self.outputs, name="last")(x)
 
 
 def test_a_model_of_a_program_starts_from_its_own_run_and_export(tmp_path):

@@ -44,20 +44,20 @@ AUGMENTATIONS: dict[str, Callable[..., jax.Array]] = {
 MIXES: dict[str, Callable[..., tuple[jax.Array, jax.Array]]] = {"mixup": mixup, "cutmix": cutmix}
 
 
-def parse(text: str) -> tuple[Call, ...]:
+def parse(text: str, key: str = "augment") -> tuple[Call, ...]:
     """The ops of a string such as "pad_crop(4)|flip_lr" or "rotate(15, fill='mean')|mixup", all options filled in.
 
     Nothing is evaluated: names and literal values alone are read. "" is no op.
 
     Raises:
-      ConfigError: naming `augment`, what is wrong and what is valid; also for two mixing ops, or one that is not last.
+      ConfigError: naming `key`, what is wrong and what is valid; also for two mixing ops, or one that is not last.
     """
-    ops = read(text, AUGMENTATIONS | MIXES, "augment", "pad_crop(4)|flip_lr")
+    ops = read(text, AUGMENTATIONS | MIXES, key, "pad_crop(4)|flip_lr")
     mixing = [name for name, _ in ops if name in MIXES]
     if len(mixing) > 1:
-        raise ConfigError(f"augment: {' and '.join(mixing)} both mix the batch; name one of them")
+        raise ConfigError(f"{key}: {' and '.join(mixing)} both mix the batch; name one of them")
     if mixing and ops[-1][0] not in MIXES:
-        raise ConfigError(f"augment: {mixing[0]} must come last: it mixes examples that are done")
+        raise ConfigError(f"{key}: {mixing[0]} must come last: it mixes examples that are done")
     return ops
 
 
@@ -96,7 +96,7 @@ def mixes(text: str) -> bool:
     return any(name in MIXES for name, _ in parse(text))
 
 
-def check_inputs(text: str, input_shape: tuple[int, ...]) -> None:
+def check_inputs(text: str, input_shape: tuple[int, ...], key: str = "augment") -> None:
     """Checks that the ops suit examples of shape `input_shape` (without the batch).
 
     Raises:
@@ -105,14 +105,14 @@ def check_inputs(text: str, input_shape: tuple[int, ...]) -> None:
     for name, given in parse(text):
         if name != "mixup" and len(input_shape) != 3:
             raise ConfigError(
-                f"augment: {name} needs images [height, width, channels], the inputs are {list(input_shape)}"
+                f"{key}: {name} needs images [height, width, channels], the inputs are {list(input_shape)}"
             )
         if name in RGB_ONLY and input_shape[-1] != 3:
             raise ConfigError(
-                f"augment: {name} needs images of 3 channels (red, green, blue), the inputs are {list(input_shape)}"
+                f"{key}: {name} needs images of 3 channels (red, green, blue), the inputs are {list(input_shape)}"
             )
         if given.get("mode") == "reflect" and given["pad"] >= min(input_shape[:2]):
             raise ConfigError(
-                f"augment: {name} cannot mirror {given['pad']} pixels of images {list(input_shape)}; "
+                f"{key}: {name} cannot mirror {given['pad']} pixels of images {list(input_shape)}; "
                 f"pad must be below {min(input_shape[:2])}"
             )

@@ -5,20 +5,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jtrain.data.examples import BrokenRecord, Examples
+from jtrain.data.examples import BrokenRecord, Examples, gather, targets_of
 from jtrain.errors import DataError
-
-CHUNK = 1024  # records read at a time where a whole split is
 
 Fetched = tuple[np.ndarray, np.ndarray]  # (inputs [b, …], targets [b, …])
 Fetch = Callable[[np.ndarray], Fetched]
 
 
 class Tolerant:
-    """A split in which some records may be broken: their inputs and targets are zeros, and their weight is 0.
+    """A split in which some records may be broken: another example stands in their places, and their weight is 0.
 
-    A record once found broken stays so, whatever batch it comes in. Several threads may use it at once. It is put
-    around a split last, after any cut: a Subset around it would not pass the weights on.
+    It is the first of the split that can be read, so the same one whatever was read before: a model may look at
+    all of a batch at once (batch normalisation), which zeros would skew. A record once found broken stays so, whatever
+    batch it comes in. Several threads may use it at once. It is put around a split last, after any cut: a Subset around
+    it would not pass the weights on.
 
     Args:
       base: the split.
@@ -30,7 +30,7 @@ class Tolerant:
         self.base, self.limit, self.name = base, limit, name
         self.broken: dict[int, str] = {}  # row -> why
         self._news: list[str] = []
-        self._example: Fetched | None = None  # one that can be read [1, …]: the type and shape of all
+        self._example: Fetched | None = None  # [1, …], the one that stands in for those
         self._arrays: Fetched | None = None  # only where some are broken; else the base keeps its own
         self._lock = threading.Lock()
 
@@ -39,11 +39,11 @@ class Tolerant:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all inputs as arrays."""
+        """Bytes of all inputs and targets as arrays."""
         return self.base.nbytes
 
     def fetch(self, rows: np.ndarray) -> Fetched:
-        """The examples numbered `rows` [b], zeros for broken ones; raises DataError above the limit."""
+        """The examples numbered `rows` [b]; raises DataError above the limit."""
         return self.fetch_by(self.base.fetch, rows)
 
     def fetch_by(self, fetch: Fetch, rows: np.ndarray) -> Fetched:
@@ -59,28 +59,33 @@ class Tolerant:
                 one = self._one(fetch, int(rows[place]))
                 good[place] = one is not None
                 found += [one] if one is not None else []
-        if found and self._example is None:
-            self._example = found[0][0][:1].copy(), found[0][1][:1].copy()
         if good.all() and len(found) == 1:
             return found[0]
-        inputs, targets = self._zeros(len(rows), fetch)
+        inputs, targets = (np.repeat(part, len(rows), axis=0) for part in self._stand_in(fetch))
         if found:
             inputs[good] = np.concatenate([part[0] for part in found])
             targets[good] = np.concatenate([part[1] for part in found])
         return inputs, targets
 
+    def targets(self, rows: np.ndarray) -> np.ndarray:
+        """Targets alone; raises DataError above the limit.
+
+        A broken record keeps its own where it can be read, whether or not the record was found broken before: only so
+        are they the same on every way to them.
+        """
+        try:
+            return targets_of(self.base, rows)
+        except BrokenRecord:
+            return np.concatenate([self._target(int(row)) for row in rows])
+
     def arrays(self) -> Fetched:
-        """All examples, zeros for broken ones; raises DataError above the limit."""
+        """All examples; raises DataError above the limit."""
         if self._arrays is not None:
             return self._arrays
         try:
             return self.base.arrays()
         except BrokenRecord:
-            inputs, targets = self._zeros(len(self), self.base.fetch)
-            for start in range(0, len(self), CHUNK):
-                rows = np.arange(start, min(start + CHUNK, len(self)))
-                inputs[rows], targets[rows] = self.fetch(rows)
-            self._arrays = inputs, targets
+            self._arrays = gather(self, np.arange(len(self)))
             return self._arrays
 
     def weights(self, rows: np.ndarray) -> np.ndarray:
@@ -104,16 +109,24 @@ class Tolerant:
             self._add(row, error)
             return None
 
-    def _zeros(self, count: int, fetch: Fetch) -> Fetched:
-        """As many examples of zeros, of the type and shape of the first one that can be read."""
+    def _target(self, row: int) -> np.ndarray:
+        """Of one example [1, …]."""
+        try:
+            return targets_of(self.base, np.array([row]))
+        except BrokenRecord as error:
+            self._add(row, error)
+            return self._stand_in(self.base.fetch)[1]
+
+    def _stand_in(self, fetch: Fetch) -> Fetched:
+        """The first example [1, …] that can be read."""
         for row in range(len(self)):
             if self._example is not None:
-                break
-            self._example = self._one(fetch, row)
-        if self._example is None:
-            raise DataError(f"data: no record of {self.name} can be read; the first: {self.broken[0]}")
-        inputs, targets = (np.zeros((count, *part.shape[1:]), part.dtype) for part in self._example)
-        return inputs, targets
+                return self._example
+            example = self._one(fetch, row) if row not in self.broken else None
+            if example is not None:  # another thread may have kept its own by now, which is the same
+                self._example = example
+                return example
+        raise DataError(f"data: no record of {self.name} can be read; the first: {self.broken[0]}")
 
     def _add(self, row: int, error: BrokenRecord) -> None:
         with self._lock:

@@ -1,6 +1,7 @@
 """The columns of a CSV or Parquet file, read with pyarrow: as numbers, or as classes."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,10 +19,11 @@ class Columns:
     Args:
       name: of where they are from, for messages.
       columns: name -> pyarrow ChunkedArray, in order; at least one row.
+      spelled: name -> the column as text, as it is written in the file; None where nothing is written as text.
     """
 
-    def __init__(self, name: str, columns: Mapping[str, Any]) -> None:
-        self.name, self._columns = name, columns
+    def __init__(self, name: str, columns: Mapping[str, Any], spelled: Callable[[str], Any] | None = None) -> None:
+        self.name, self._columns, self._spelled = name, columns, spelled
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,6 +63,8 @@ class Columns:
     def classes(self, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
         """(class number of each row, int32 [rows]; the classes' names in sorted order) of text or whole numbers.
 
+        Numbers are in their own order, but named as they are written where that is known: "00" and "0" are two classes.
+
         Raises:
           DataError: naming the column and the first row that holds neither.
         """
@@ -84,8 +88,13 @@ class Columns:
                 self._refuse(name, int(np.argmax(blank)), "", "a class needs a name")
         else:
             self._refuse(name, 0, column[0].as_py(), "classes are text or whole numbers")
-        classes, numbers = np.unique(values, return_inverse=True)
-        return numbers.astype(np.int32), tuple(str(value) for value in classes.tolist())
+        if self._spelled is None or _is_text(kind):
+            classes, numbers = np.unique(values, return_inverse=True)
+            return numbers.astype(np.int32), tuple(str(value) for value in classes.tolist())
+        written = np.array([value.strip() for value in self._spelled(name).to_pylist()], object)
+        classes, first, numbers = np.unique(written, return_index=True, return_inverse=True)
+        order = np.argsort(values[first], kind="stable")  # of those that are equal as numbers, by spelling
+        return np.argsort(order)[numbers].astype(np.int32), tuple(classes[order].tolist())
 
     def _present(self, name: str) -> Any:
         """The column as plain values; raises DataError where some are missing, or are no text though they should be."""
@@ -148,17 +157,30 @@ def read(file: Path, separator: str) -> Columns:
         raise DataError(f"data.table.path: {file} has {names.count(twice[0])} columns named {twice[0]!r}; rename them")
     if not loaded.num_rows or not names:
         raise DataError(f"data.table.path: {file} has no rows")
-    return Columns(str(file), dict(zip(names, loaded.columns, strict=True)))
+    stored = dict(zip(names, loaded.column_names, strict=True))
+    spelled = functools.partial(_read_spelled, file, separator, stored) if is_csv else None
+    return Columns(str(file), dict(zip(names, loaded.columns, strict=True)), spelled)
 
 
-def _read_csv(file: Path, separator: str) -> Any:
+def _read_spelled(file: Path, separator: str, stored: Mapping[str, str], name: str) -> Any:
+    """A column of a CSV file as text, read once more: only then is it known which column holds classes."""
+    return _read_csv(file, separator, stored[name]).column(0)
+
+
+def _read_csv(file: Path, separator: str, as_text: str | None = None) -> Any:
+    """All columns, their types guessed, or one alone as text."""
+    import pyarrow as pa
     from pyarrow import csv
 
     return csv.read_csv(
         str(file),
         read_options=csv.ReadOptions(use_threads=False),  # so that errors name the row
         parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-        convert_options=csv.ConvertOptions(strings_can_be_null=True),
+        convert_options=csv.ConvertOptions(
+            strings_can_be_null=True,
+            include_columns=None if as_text is None else [as_text],
+            column_types=None if as_text is None else {as_text: pa.string()},
+        ),
     )
 
 

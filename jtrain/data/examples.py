@@ -9,6 +9,7 @@ from jtrain.errors import ConfigError, DataError
 
 # What targets are: class numbers [n]; 0 or 1 for every class [n, classes]; numbers [n] or [n, k]; tokens [n, length].
 TargetKind = Literal["class", "classes", "values", "tokens"]
+CHUNK = 1024  # examples fetched at a time where there are many, so that no copy of them all is made beside the result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,11 @@ class BrokenRecord(DataError):
 
 
 class Examples(Protocol):
-    """One split: numbered examples, each an input and a target."""
+    """One split: numbered examples, each an input and a target.
+
+    A class may also have a method `targets(rows [b]) -> targets [b, …]`, where they can be told without the inputs;
+    `targets_of` uses it.
+    """
 
     def __len__(self) -> int: ...
 
@@ -39,7 +44,7 @@ class Examples(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all inputs as arrays, estimated where they are not decoded yet."""
+        """Bytes of all inputs and targets as arrays, estimated where they are not decoded yet."""
         ...
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
@@ -70,12 +75,16 @@ class ArrayExamples:
 
     def fetch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The examples numbered `rows` [b]."""
-        return np.asarray(self._inputs[rows]), np.asarray(self._targets[rows])
+        return np.asarray(self._inputs[rows]), self.targets(rows)
+
+    def targets(self, rows: np.ndarray) -> np.ndarray:
+        """Targets alone."""
+        return np.asarray(self._targets[rows])
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all inputs."""
-        return self._inputs.nbytes
+        """Bytes of all inputs and targets."""
+        return self._inputs.nbytes + self._targets.nbytes
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """The arrays themselves: not to be written to."""
@@ -103,17 +112,47 @@ class Subset:
             return self._gathered[0][rows], self._gathered[1][rows]
         return self.base.fetch(self._rows[rows])
 
+    def targets(self, rows: np.ndarray) -> np.ndarray:
+        """Targets alone."""
+        return self._gathered[1][rows] if self._gathered is not None else targets_of(self.base, self._rows[rows])
+
     @property
     def nbytes(self) -> int:
-        """Bytes of all inputs: the base's share."""
+        """Bytes of all inputs and targets: the base's share."""
         return self.base.nbytes * len(self) // len(self.base)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """A copy of the chosen examples, gathered once."""
+        """A copy of the chosen examples, gathered once; of the base's others none is read."""
         if self._gathered is None:
-            inputs, targets = self.base.arrays()
-            self._gathered = inputs[self._rows], targets[self._rows]
+            self._gathered = gather(self.base, self._rows)
         return self._gathered
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which gathers anew what it needs."""
+        return self.__dict__ | {"_gathered": None}
+
+
+def gather(examples: Examples, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(inputs [n, …], targets [n, …]) of the examples numbered `rows` [n], fetched CHUNK at a time."""
+    first = examples.fetch(rows[:CHUNK])
+    inputs, targets = (np.empty((len(rows), *part.shape[1:]), part.dtype) for part in first)
+    inputs[:CHUNK], targets[:CHUNK] = first
+    for start in range(CHUNK, len(rows), CHUNK):
+        inputs[start : start + CHUNK], targets[start : start + CHUNK] = examples.fetch(rows[start : start + CHUNK])
+    return inputs, targets
+
+
+def targets_of(examples: Examples, rows: np.ndarray) -> np.ndarray:
+    """Targets [n, …] of the examples numbered `rows` [n], without their inputs where the examples can tell them so.
+
+    Raises:
+      BrokenRecord: one cannot be read.
+    """
+    own = getattr(examples, "targets", None)
+    # Fetched, or told from records that are read whole: a part of all rows at a time.
+    parts = [rows[start : start + CHUNK] for start in range(0, max(len(rows), 1), CHUNK)]
+    # A class of a user may hold an array of that name.
+    return np.concatenate([own(part) if callable(own) else examples.fetch(part)[1] for part in parts])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +162,8 @@ class DataSet:
     Attributes:
       name: for the run's header.
       train: training examples, before the validation cut.
-      val: the source's own validation split. It is used only where no share is cut from train
-        (`data.validation` 0); a cut replaces it.
+      val: the source's own validation split, which takes the place of a cut from train: `data.validation` may then
+        only be 0 or what it is by default. None: a share of train is cut (`data.validation`).
       test: for the last evaluation.
       num_outputs: classes, targets or tokens there are; for "values" how many an example has.
       targets: what they are.
@@ -192,14 +231,37 @@ def check_targets(targets: Any, kind: TargetKind, num_outputs: int, where: str, 
         wrong, valid = (targets != 0) & (targets != 1), "0 and 1"
     else:
         wrong, valid = (targets < 0) | (targets >= num_outputs), f"0 to {num_outputs - 1}"
-    if wrong.any():
-        bad = wrong.reshape(len(targets), -1).any(axis=1)
-        row = int(np.argmax(bad))
-        value = targets[row][wrong[row]].flat[0] if targets.ndim > 1 else targets[row]
-        raise DataError(
-            f"data: {where} target of row {_number(row, rows)} is {value}; valid are {valid} "
-            f"({int(bad.sum())} of {len(targets)} rows are wrong)"
-        )
+    _refuse(wrong, targets, valid, f"{where} target", rows)
+
+
+def check_tokens(inputs: Any, num_outputs: int, where: str, rows: np.ndarray | None = None) -> None:
+    """Checks that inputs [n, …] of whole numbers are tokens, from 0 to num_outputs − 1; others hold none, and pass.
+
+    Args:
+      inputs: of a data set whose targets are "tokens".
+      num_outputs: of the data set.
+      where: the split, for the message.
+      rows: as of `check_targets`.
+
+    Raises:
+      DataError: naming the split, the first wrong row, its value and the valid range.
+    """
+    inputs = np.asarray(inputs)
+    if inputs.dtype.kind in "iu":
+        _refuse((inputs < 0) | (inputs >= num_outputs), inputs, f"0 to {num_outputs - 1}", f"{where} input token", rows)
+
+
+def _refuse(wrong: np.ndarray, values: np.ndarray, valid: str, what: str, rows: np.ndarray | None) -> None:
+    """Raises DataError for the first row of values [n, …] that is `wrong` anywhere, if there is one."""
+    if not wrong.any():
+        return
+    bad = wrong.reshape(len(values), -1).any(axis=1)
+    row = int(np.argmax(bad))
+    value = values[row][wrong[row]].flat[0] if values.ndim > 1 else values[row]
+    raise DataError(
+        f"data: {what} of row {_number(row, rows)} is {value}; valid are {valid} "
+        f"({int(bad.sum())} of {len(values)} rows are wrong)"
+    )
 
 
 # kind -> (words, how many axes there may be)

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -89,8 +89,8 @@ class ImageFiles:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all inputs once they are decoded."""
-        return len(self) * int(np.prod(self._shape, dtype=np.int64))
+        """Bytes of all inputs, once they are decoded, and targets."""
+        return len(self) * int(np.prod(self._shape, dtype=np.int64)) + self._targets.nbytes
 
     def fetch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The examples numbered `rows` [b]; raises BrokenRecord naming the file of one that cannot be read."""
@@ -101,11 +101,19 @@ class ImageFiles:
             inputs[i] = self._decode(self._files[int(row)])
         return inputs, self._targets[rows]
 
+    def targets(self, rows: np.ndarray) -> np.ndarray:
+        """Targets alone: nothing is decoded, and nothing can be broken."""
+        return self._targets[rows]
+
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """All examples, decoded once and then kept."""
         if self._decoded is None:
             self._decoded = self.fetch(np.arange(len(self)))[0]
         return self._decoded, self._targets
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which decodes what it needs."""
+        return self.__dict__ | {"_decoded": None}
 
     def _decode(self, file: str) -> np.ndarray:
         try:

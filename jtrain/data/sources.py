@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from jtrain.data.examples import ArrayExamples, DataSet, TargetKind, Wanted, check_targets
+from jtrain.data.examples import ArrayExamples, DataSet, TargetKind, Wanted, check_targets, check_tokens
 from jtrain.data.folder import folder
 from jtrain.data.shapes import shapes
+from jtrain.data.stratify import in_test
 from jtrain.data.table_source import table
 from jtrain.data.text import text
 from jtrain.data.tfds import tfds
@@ -32,23 +33,17 @@ def digits(wanted: Wanted, *, test: Fraction = 0.2) -> DataSet:
 
     Args:
       wanted: not used; the split is fixed.
-      test: share of each class in the test split; 0 is no test split.
+      test: share of each class in the test split, at least one digit of it and not all; 0 is no test split.
     """
     table = _digits_table()
     inputs = table[:, :64].reshape(-1, 8, 8, 1)
     targets = table[:, 64].astype(np.int32)
-    generator = np.random.Generator(np.random.Philox(_DIGITS_SPLIT_SEED))
-    in_test = np.zeros(len(targets), bool)
-    for label in range(10):
-        rows = generator.permutation(np.flatnonzero(targets == label))
-        in_test[rows[: round(test * len(rows))]] = True
-    if in_test.all():
-        raise ConfigError(f"data.digits.test: {test:g} leaves no digit to train on; use a smaller share")
+    held_out = in_test(targets, test, _DIGITS_SPLIT_SEED)
     return DataSet(
         name="digits",
-        train=ArrayExamples(inputs[~in_test], targets[~in_test]),
+        train=ArrayExamples(inputs[~held_out], targets[~held_out]),
         val=None,
-        test=ArrayExamples(inputs[in_test], targets[in_test]) if in_test.any() else None,
+        test=ArrayExamples(inputs[held_out], targets[held_out]) if held_out.any() else None,
         num_outputs=10,
         class_names=tuple("0123456789"),
     )
@@ -100,7 +95,8 @@ def from_arrays(data: Mapping[str, tuple[Any, Any]] | tuple[Any, Any], wanted: W
       data: {'train': (inputs [n, …], targets [n]), 'val': …, 'test': …}, or the pair of train alone. float64
         becomes float32 and wide integers int32, which is what a device computes in; True and False are 1 and 0.
       wanted: what the targets are: class numbers from 0 (as many classes as the greatest target of all splits
-        plus one), 0 or 1 for every class, numbers, or tokens; for "any" they may be missing (None).
+        plus one), 0 or 1 for every class, numbers, or tokens, whose greatest may be an input too; for "any" they may be
+        missing (None).
 
     Raises:
       ConfigError: not such a dict or pair. DataError: naming the split whose arrays do not fit.
@@ -181,7 +177,10 @@ def _from_arrays(data: Any, wanted: Wanted, *, name: str, where: str) -> DataSet
     splits = {split: ArrayExamples(*pair) for split, pair in checked.items()}
     kept: TargetKind = kind if kind != "any" else "class"
     if kept in ("class", "tokens"):
-        num_outputs = 1 + max(int(array.max(initial=0)) for array in targets.values())
+        counted = list(targets.values())
+        if kept == "tokens":
+            counted += [inputs for inputs, _ in checked.values() if inputs.dtype.kind in "iu"]
+        num_outputs = 1 + max(int(array.max(initial=0)) for array in counted)
     else:
         num_outputs = math.prod(targets["train"].shape[1:])
     return DataSet(name, splits["train"], splits.get("val"), splits.get("test"), num_outputs, kept)
@@ -200,6 +199,9 @@ def _pair(pair: Any, kind: str, where: str) -> tuple[np.ndarray, np.ndarray]:
         return inputs, np.zeros(len(inputs), np.int32)
     if targets.shape[:1] != inputs.shape[:1]:
         raise DataError(f"data: {where} has {len(inputs)} inputs, but targets of shape {list(targets.shape)}")
+    if kind == "tokens" and inputs.dtype.kind in "iu":
+        check_tokens(inputs, 2**31 - 1, where)
+        inputs = inputs.astype(np.int32)  # small types are for pixels
     return inputs, as_targets(targets, kind, where)
 
 

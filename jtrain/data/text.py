@@ -108,10 +108,14 @@ class Windows:
         places = np.asarray(rows, np.int64)[:, None] * self._length + np.arange(self._length)
         return self._tokens[places].astype(np.int32), self._tokens[places + 1].astype(np.int32)
 
+    def targets(self, rows: np.ndarray) -> np.ndarray:
+        """Targets alone."""
+        return self.fetch(rows)[1]
+
     @property
     def nbytes(self) -> int:
-        """Bytes of all inputs as arrays: int32."""
-        return len(self) * self._length * 4
+        """Bytes of all inputs and targets as arrays: int32."""
+        return len(self) * self._length * 4 * 2
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """All windows, made anew at each call."""

@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 
 from jtrain.data import array_cache
-from jtrain.data.examples import ArrayExamples, BrokenRecord, DataSet, Examples, Wanted
+from jtrain.data.examples import CHUNK, ArrayExamples, BrokenRecord, DataSet, Examples, Wanted
 from jtrain.data.images import ImageSize
 from jtrain.data.tfds_records import Records, open_records
 from jtrain.errors import ConfigError, DataError
 from jtrain.table import did_you_mean
 
 CACHE_LIMIT = 2 << 30  # bytes of a decoded split, above which it is read from its records
-_CHUNK = 1024  # examples decoded at a time
 
 Reading = tuple[Wanted, tuple[str, str], int]  # what is wanted, keys of (input, target), image size
 
@@ -112,8 +111,8 @@ def _request(folder: Path, split: str, reading: Reading) -> dict[str, Any]:
 
 
 def _chunks(records: Records) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for start in range(0, len(records), _CHUNK):
-        yield records.fetch(np.arange(start, min(start + _CHUNK, len(records))))
+    for start in range(0, len(records), CHUNK):
+        yield records.fetch(np.arange(start, min(start + CHUNK, len(records))))
 
 
 def find(name: str, data_dir: str) -> Path:

@@ -1,11 +1,13 @@
 """One split of a prepared tensorflow-datasets set, read record by record and decoded with Pillow."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jtrain.data.examples import BrokenRecord, Wanted
+from jtrain.data.examples import BrokenRecord, Wanted, gather
 from jtrain.data.tfds_features import Input, Target, choose
 from jtrain.errors import ConfigError, DataError
 from jtrain.table import did_you_mean
@@ -32,8 +34,9 @@ class Records:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all inputs once they are decoded."""
-        return len(self) * int(np.prod(self._input.shape, dtype=np.int64)) * self._input.dtype.itemsize
+        """Bytes of all inputs and targets once they are decoded."""
+        held = (self._input, self.target)
+        return len(self) * sum(int(np.prod(one.shape, dtype=np.int64)) * one.dtype.itemsize for one in held)
 
     def fetch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The examples numbered `rows`; raises BrokenRecord naming file and record when one cannot be read."""
@@ -43,17 +46,30 @@ class Records:
         inputs = np.empty((len(numbers), *self._input.shape), self._input.dtype)
         targets = np.empty((len(numbers), *self.target.shape), self.target.dtype)
         for i, (number, record) in enumerate(zip(numbers, self._read(numbers), strict=True)):
-            try:
+            with self._told(number):
                 inputs[i], targets[i] = self._input.read(record), self.target.read(record)
-            except (ValueError, TypeError) as error:
-                raise self._damaged(number, error) from error
         return inputs, targets
+
+    def targets(self, rows: np.ndarray) -> np.ndarray:
+        """Targets alone, without a look at the inputs; raises BrokenRecord as `fetch` does."""
+        if self._decoded is not None:
+            return self._decoded[1][rows]
+        numbers = [int(row) for row in rows]
+        targets = np.empty((len(numbers), *self.target.shape), self.target.dtype)
+        for i, (number, record) in enumerate(zip(numbers, self._read(numbers), strict=True)):
+            with self._told(number):
+                targets[i] = self.target.read(record)
+        return targets
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """All examples, decoded once and then kept."""
         if self._decoded is None:
-            self._decoded = self.fetch(np.arange(len(self)))
+            self._decoded = gather(self, np.arange(len(self)))
         return self._decoded
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which decodes what it needs."""
+        return self.__dict__ | {"_decoded": None}
 
     def _read(self, numbers: list[int]) -> list[dict[str, Any]]:
         try:
@@ -69,6 +85,14 @@ class Records:
         except MemoryError:
             raise
         except Exception as error:
+            raise self._damaged(number, error) from error
+
+    @contextlib.contextmanager
+    def _told(self, number: int) -> Iterator[None]:
+        """Makes of what is raised inside, where a record holds something else than promised, a BrokenRecord."""
+        try:
+            yield
+        except (ValueError, TypeError) as error:
             raise self._damaged(number, error) from error
 
     def _damaged(self, number: int, error: Exception) -> BrokenRecord:

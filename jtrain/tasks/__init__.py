@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from jtrain import metrics
 from jtrain.data.examples import TargetKind
@@ -12,7 +12,7 @@ from jtrain.tasks.labelled import classification, language_modelling, multilabel
 from jtrain.tasks.pretext import autoencoding, rotation
 from jtrain.tasks.task import Batch, Facts, Task
 
-__all__ = ["KINDS", "LOSS", "MIXABLE", "NEEDS", "TASKS", "Batch", "Facts", "Task", "with_metrics"]
+__all__ = ["KINDS", "LOSS", "MIXABLE", "NEEDS", "TASKS", "Batch", "Facts", "Task", "needs", "with_metrics"]
 
 TASKS: dict[str, Callable[..., Task]] = {
     "classification": classification,
@@ -39,7 +39,21 @@ LOSS: dict[str, str] = {
 MIXABLE = ("classification", "multilabel", "regression")  # tasks whose targets may be mixed
 
 
-def with_metrics(task: Task, names: tuple[str, ...], kind: TargetKind) -> Task:
+def needs(name: str, part: Callable[..., Task]) -> TargetKind | Literal["any"]:
+    """What a task asks of the data; a task of yours says so itself, by an attribute `needs` of its function.
+
+    Raises:
+      ConfigError: it does not.
+    """
+    found: Any = NEEDS.get(name) or getattr(part, "needs", None)
+    kinds = (*get_args(TargetKind), "any")
+    if found not in kinds:
+        choices = ", ".join(map(repr, kinds))
+        raise ConfigError(f"task.name: {name} must say what targets it needs: set its attribute `needs` to {choices}")
+    return found
+
+
+def with_metrics(task: Task, names: tuple[str, ...], kind: TargetKind | Literal["any"]) -> Task:
     """The task with more metrics, by name.
 
     Raises:
@@ -48,8 +62,7 @@ def with_metrics(task: Task, names: tuple[str, ...], kind: TargetKind) -> Task:
     more: dict[str, Metric] = {}
     for name in names:
         more[name] = metrics.named(name)
-        takes = metrics.takes(name)
-        if kind not in takes:
+        if kind != "any" and kind not in metrics.takes(name):
             fitting = sorted(other for other in METRICS if kind in metrics.takes(other))
             raise ConfigError(f"metrics: {name!r} is not for this task's targets; choose from {', '.join(fitting)}")
     return dataclasses.replace(task, metrics=more | task.metrics)

@@ -1,6 +1,7 @@
 """Tasks that make their targets of the inputs, so that no labels are needed: pre-training."""
 
 import dataclasses
+import functools
 import math
 from typing import Annotated
 
@@ -11,52 +12,58 @@ import numpy as np
 from jtrain.data import augment
 from jtrain.errors import ConfigError
 from jtrain.metrics import Metric
-from jtrain.tasks.task import Batch, Facts, PerExample, Task, in_unit, named, one_of
+from jtrain.tasks.task import Batch, Facts, PerExample, Task, named, one_of, with_unit
+
+_CORRUPT = "task.autoencoding.corrupt"
 
 
-def autoencoding(loss: PerExample, facts: Facts, *, corrupt: Annotated[str, augment.parse] = "") -> Task:
+def autoencoding(
+    loss: PerExample,
+    facts: Facts,
+    *,
+    corrupt: Annotated[str, functools.partial(augment.parse, key=_CORRUPT)] = "",
+) -> Task:
     """The inputs again, through a narrow model; with `corrupt` from damaged ones (Vincent et al. 2008).
 
     The loss is taken in units of each channel's standard deviation, metrics and predictions in those of the inputs.
+    `explained` is the share of the inputs' variance, by channel, that is met.
 
     Args:
       loss: per example.
       facts: of the data; mean and std are those of the inputs.
-      corrupt: ops such as "noise(64)" on what the model sees in training, and not on what it shall give. Evaluation
+      corrupt: ops such as "noise(0.25)" on what the model sees in training, and not on what it shall give. Evaluation
         shows it undamaged inputs, so that it is the same for every batch size.
     """
-    augment.check_inputs(corrupt, facts.input_shape)
+    augment.check_inputs(corrupt, facts.input_shape, _CORRUPT)
     if augment.mixes(corrupt):
-        raise ConfigError(f"task.autoencoding.corrupt: {corrupt!r} mixes examples; use ops on one image alone")
+        raise ConfigError(f"{_CORRUPT}: {corrupt!r} mixes examples; use ops on one example alone")
     damage = augment.build(corrupt) if corrupt else None
-    mean, std = (jnp.asarray(x, jnp.float32) for x in (facts.mean, facts.std))
-    axes = len(facts.input_shape)
 
     def pretext(batch: Batch, key: jax.Array | None) -> Batch:
         inputs = batch["inputs"]
         seen = damage(inputs, key) if damage is not None and key is not None else inputs
         return batch | {"inputs": seen, "targets": inputs.astype(jnp.float32)}
 
-    def flat(x: jax.Array) -> jax.Array:
-        shape = (1,) * axes + mean.shape
-        return in_unit(x, mean.reshape(shape), std.reshape(shape)).reshape(x.shape[0], -1)
+    def flat(measure: PerExample) -> PerExample:
+        return lambda outputs, targets: measure(outputs.reshape(len(outputs), -1), targets.reshape(len(targets), -1))
 
-    def in_units_of_std(measure: PerExample) -> PerExample:
-        return lambda outputs, targets: measure(flat(outputs), flat(targets))
-
-    explained = Metric(values=lambda o, t: jnp.stack([((o - t) ** 2).mean(-1), (t**2).mean(-1)], -1), result=_explained)
-    found = named("mse", "mae") | {"explained": dataclasses.replace(explained, higher_is_better=True)}
-    found["explained"] = dataclasses.replace(found["explained"], values=in_units_of_std(found["explained"].values))
+    squares = with_unit(
+        flat(lambda o, t: jnp.stack([((o - t) ** 2).mean(axis=-1), (t**2).mean(axis=-1)], axis=-1)),
+        facts.mean,
+        facts.std,
+    )
     return Task(
-        loss=in_units_of_std(loss),
-        metrics=found,
-        activation=lambda outputs: outputs.astype(jnp.float32),
+        loss=with_unit(flat(loss), facts.mean, facts.std),
+        metrics=named("mse", "mae") | {"explained": Metric(squares, _explained, higher_is_better=True)},
+        activation=lambda shown: shown,
         watch="mse",
         num_outputs=math.prod(facts.input_shape),
         output_shape=facts.input_shape,
         predictions="inputs",
+        shown=lambda outputs: outputs.astype(jnp.float32),
         pretext=pretext,
         rescale=(facts.mean, facts.std),
+        names=(),
     )
 
 
@@ -70,9 +77,7 @@ def rotation(loss: PerExample, facts: Facts) -> Task:
     """
     shape = facts.input_shape
     if len(shape) != 3 or shape[0] != shape[1]:
-        raise ConfigError(
-            f"task.name: rotation turns square images [side, side, channels], the inputs are {list(shape)}"
-        )
+        raise ConfigError(f"task.name: rotation turns square images [side, side, channels], inputs are {list(shape)}")
 
     def turned(images: jax.Array) -> list[jax.Array]:
         return [jnp.rot90(images, k, axes=(1, 2)) for k in range(4)]
@@ -81,17 +86,15 @@ def rotation(loss: PerExample, facts: Facts) -> Task:
         images, size = batch["inputs"], len(batch["weight"])
         if key is None:
             targets = jnp.repeat(jnp.arange(4, dtype=jnp.int32), size)
-            return {
-                "inputs": jnp.concatenate(turned(images)),
-                "targets": targets,
-                "weight": jnp.tile(batch["weight"], 4),
-            }
+            weight = jnp.tile(batch["weight"], 4)
+            return {"inputs": jnp.concatenate(turned(images)), "targets": targets, "weight": weight}
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(size))
         targets = jax.vmap(lambda k: jax.random.randint(k, (), 0, 4))(keys)
         chosen = jnp.stack(turned(images))[targets, jnp.arange(size)]
         return batch | {"inputs": chosen, "targets": targets}
 
-    return dataclasses.replace(one_of(loss, 4), as_floats=None, pretext=pretext)
+    names = ("0°", "90°", "180°", "270°")
+    return dataclasses.replace(one_of(loss, 4), as_floats=None, pretext=pretext, names=names)
 
 
 def _explained(sums: np.ndarray, count: float) -> float:

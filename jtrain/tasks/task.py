@@ -39,21 +39,24 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a kind of problem needs.
+    """What a kind of problem needs. A model's outputs are `shown` once; loss, metrics and `activation` see that.
 
     Attributes:
-      loss: (outputs, targets) -> [batch].
-      metrics: by name.
-      activation: outputs -> predictions, applied once, in `predict` alone.
+      loss: (shown outputs, targets) -> [batch].
+      metrics: by name, of the same.
+      activation: shown outputs -> predictions, applied once, in `predict` alone.
       watch: the metric by which the best checkpoint is chosen.
       num_outputs: of the model's head.
       output_shape: of one example's outputs.
       predictions: what `predict` gives, by which files are written.
+      shown: outputs -> outputs as the loss takes them: logits as they are, numbers within their bounds.
       as_floats: targets -> floats that may be mixed (mixup); None: they cannot.
       pretext: makes inputs and targets from the batch, by a key in training, None in evaluation; None: as they are.
-      pool: outputs [views, batch, …] of several views of the inputs -> [batch, …].
-      rescale: (mean, std) that the model's outputs are multiplied and moved by, so that they are in the targets' unit.
-      guess: the loss of a model that knows nothing, or None.
+      pool: shown outputs [views, batch, …] of several views of the inputs -> [batch, …].
+      rescale: (mean, scale) that a model's own outputs are moved and multiplied by, so that they begin among the
+        targets; kept in the model state.
+      names: of the classes of the outputs, where they are not the data's.
+      guess: the loss of a model whose outputs are all 0; None where that says nothing.
     """
 
     loss: PerExample
@@ -63,17 +66,19 @@ class Task:
     num_outputs: int
     output_shape: tuple[int, ...]
     predictions: Literal["class", "classes", "values", "tokens", "inputs"]
+    shown: Callable[[jax.Array], jax.Array] = lambda outputs: outputs
     as_floats: Callable[[jax.Array], jax.Array] | None = None
     pretext: Pretext | None = None
     pool: Callable[[jax.Array], jax.Array] = lambda outputs: outputs.mean(axis=0)
     rescale: tuple[np.ndarray, np.ndarray] | None = None
-    guess: float | None = None
+    names: tuple[str, ...] | None = None
+    guess: Callable[[], float] | None = None
 
-    def per_example(self, outputs: jax.Array, targets: jax.Array, *, training: bool = False) -> dict[str, jax.Array]:
+    def per_example(self, shown: jax.Array, targets: jax.Array, *, training: bool = False) -> dict[str, jax.Array]:
         """The loss [batch] and every metric, [batch] or [batch, k]; the costly ones in evaluation alone."""
-        found = {"loss": self.loss(outputs, targets)}
+        found = {"loss": self.loss(shown, targets)}
         wanted = {name: m for name, m in self.metrics.items() if m.in_training or not training}
-        return found | {name: metric.values(outputs, targets) for name, metric in wanted.items()}
+        return found | {name: metric.values(shown, targets) for name, metric in wanted.items()}
 
 
 def one_of(loss: PerExample, classes: int) -> Task:
@@ -88,7 +93,7 @@ def one_of(loss: PerExample, classes: int) -> Task:
         predictions="class",
         as_floats=lambda targets: jax.nn.one_hot(targets, classes, dtype=jnp.float32),
         pool=_pooled_probabilities,
-        guess=math.log(classes),
+        guess=lambda: float(loss(jnp.zeros((classes, classes)), jnp.arange(classes)).mean()),
     )
 
 
@@ -97,11 +102,19 @@ def named(*names: str) -> dict[str, Metric]:
     return {name: metrics.named(name) for name in names}
 
 
-def in_unit(x: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    """(x - mean) / std in float32; mean and std are of the last axes of `x`."""
-    if mean.ndim < x.ndim:
-        mean, std = (v.reshape((1,) * (x.ndim - v.ndim) + v.shape) for v in (mean, std))
-    return (x.astype(jnp.float32) - mean) / std
+def with_unit(measure: PerExample, mean: np.ndarray, std: np.ndarray) -> PerExample:
+    """`measure` of (x - mean) / std of outputs and targets; mean and std are of their last axis, or of everything."""
+
+    def measured(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+        return measure(_in_unit(outputs, mean, std), _in_unit(targets, mean, std))
+
+    return measured
+
+
+def _in_unit(x: jax.Array, mean: np.ndarray, std: np.ndarray) -> jax.Array:
+    middle, scale = (np.asarray(np.squeeze(v) if np.size(v) == 1 else v, np.float32) for v in (mean, std))
+    wide = (1,) * (x.ndim - middle.ndim) + middle.shape
+    return (x.astype(jnp.float32) - middle.reshape(wide)) / scale.reshape(wide)
 
 
 def _pooled_probabilities(logits: jax.Array) -> jax.Array:

@@ -22,7 +22,7 @@ from jtrain.io.progress import Screen
 from jtrain.io.sheet import sheet
 from jtrain.run import Run
 from jtrain.signals import Signals
-from jtrain.state import to_flat
+from jtrain.state import TrainState, to_flat
 from jtrain.supervise import Supervisor
 from jtrain.verbs.evaluate import tell_news
 
@@ -57,7 +57,7 @@ def draw_schedule(run: Run, folder: Path, points: int = 2000) -> Path:
     steps = np.unique(np.linspace(0, run.clock.total - 1, points).astype(np.int64))
     lrs = {
         name: (steps.tolist(), (np.asarray(lr(steps)) * run.config.lr_scale).tolist())
-        for name, lr in run.optimizer.schedules.items()
+        for name, lr in {k: v for phase in run.phases for k, v in phase.optimizer.schedules.items()}.items()
         if name != "lr" or len(run.optimizer.schedules) == 1
     }
     path = _made(folder) / "schedule.png"
@@ -102,21 +102,7 @@ def _check(run: Run, screen: Screen) -> dict[str, float]:
     start = run.starting()
     for line in (*options(run), *parameters(run), *(start.report.lines() if start else [])):
         screen.line(line)
-    state = run.init_state()
-    given = run.feeds["train"].train_batch(run.order, 0)
-    jitted: Any = run.train_step
-    step = jitted.lower(state, *given).compile()  # one program serves its costs and the step
-    for line in costs(run, step):
-        screen.line(line)
-    state, sums = step(state, *given)
-    sums = jax.device_get(sums)
-    if sums.pop("non_finite")[0]:
-        raise NonFiniteError(f"the first update: {culprit(run, state, 0)}; look at the data, or try clip.name=norm")
-    totals: metrics.Totals = {}
-    metrics.add_to(totals, [sums])
-    found = metrics.means(totals, run.task.metrics)
-    guess = f" (guessing gives {run.task.guess:.4f})" if run.task.guess is not None else ""
-    screen.line(f"one step       loss {found['loss']:.4f}{guess}, gradient norm {found['grad_norm']:.3g}")
+    state, found = _steps(run, screen)
     split = "val" if "val" in run.feeds else "train"
     data, rows = next(iter(run.feeds[split].eval_batches(run.batch_size)))
     jax.block_until_ready(run.eval_step(state.params, state.model_state, data, rows))
@@ -131,13 +117,41 @@ def _check(run: Run, screen: Screen) -> dict[str, float]:
     return found
 
 
+def _steps(run: Run, screen: Screen) -> tuple[TrainState, dict[str, float]]:
+    """One step in every phase: (the state after them, the first one's metrics)."""
+    state = run.init_state()
+    first: dict[str, float] = {}
+    given = run.feeds["train"].train_batch(run.order, 0)
+    for number, phase in enumerate(run.phases):
+        state = phase.begin(state) if number else state
+        jitted: Any = phase.train_step
+        step = jitted.lower(state, *given).compile()  # one program serves its costs and the step
+        where = f" in phase {number}" if len(run.phases) > 1 else ""
+        for line in costs(run, step, where) if number else [*forward(run), *costs(run, step, where)]:
+            screen.line(line)
+        state, sums = step(state, *given)
+        sums = jax.device_get(sums)
+        if sums.pop("non_finite")[0]:
+            why = culprit(run, state, 0)
+            raise NonFiniteError(f"the first update{where}: {why}; look at the data, or try clip.name=norm")
+        totals: metrics.Totals = {}
+        metrics.add_to(totals, [sums])
+        found = metrics.means(totals, run.task.metrics)
+        first = first or found
+        guess = f" (guessing gives {run.task.guess():.4f})" if run.task.guess is not None else ""
+        line = f"one step       loss {found['loss']:.4f}{guess}, gradient norm {found['grad_norm']:.3g}"
+        screen.line(f"{line}{where}")
+    return state, first
+
+
 def options(run: Run) -> list[str]:
     """One line for every part, with the options that are in force."""
     lines = ["parts"]
     for section in configs.CHOICES:
         _, given = configs.choice(run.config, section)
         words = ", ".join(f"{key}={value!r}" for key, value in given.items())
-        lines.append(f"  {section:<10}{run.config[section].name}({words})")
+        name = configs.chosen(section, run.config[section].name, run.config.task.name)
+        lines.append(f"  {section:<10}{name}({words})")
     return lines
 
 
@@ -145,33 +159,46 @@ def parameters(run: Run) -> list[str]:
     """One line for every parameter array: path, shape, lr multiplier, decay."""
     lines = ["parameters"]
     for path, leaf in tree.flatten(run.shapes.params).items():
-        label = run.optimizer.groups.labels.get(path)
-        multiplier = None if label is None else run.optimizer.groups.multipliers[label]
-        how = (
-            "frozen"
-            if multiplier is None
-            else f"lr ×{multiplier:g}" + (", decays" if path in run.optimizer.decayed else "")
-        )
         shape = "×".join(map(str, leaf.shape)) or "scalar"
-        lines.append(f"  {path:<36} {shape:>16}  {how}")
+        lines.append(f"  {path:<36} {shape:>16}  {_training(run, path)}")
     return lines
 
 
-def costs(run: Run, step: jax.stages.Compiled) -> list[str]:
-    """Parameters in all, and what the compiler says that a prediction and the step cost."""
+def _training(run: Run, path: str) -> str:
+    """How a parameter is trained: its lr multiplier, whether it decays, and from when on."""
+    phases = [phase for phase in run.phases if path in phase.optimizer.groups.labels]
+    if not phases:
+        return "frozen"
+    groups = phases[0].optimizer.groups
+    words = f"lr ×{groups.multipliers[groups.labels[path]]:g}"
+    words += ", decays" if path in phases[0].optimizer.decayed else ""
+    return words + (f", from update {phases[0].start:,} on" if phases[0].start else "")
+
+
+def forward(run: Run) -> list[str]:
+    """Parameters in all, and what the compiler says that a prediction costs."""
     sample, _ = run.data.train.fetch(np.arange(1))
     example = run.shapes.params, run.shapes.model_state, jax.ShapeDtypeStruct(sample.shape, sample.dtype)
     lowered = jax.jit(lambda *given: run.model.apply(*given, key=None, train=False)[0]).lower(*example)
-    shape, forward = lowered.out_info.shape, lowered.compile()
-    lines = [f"model          {run.parameter_count:,} parameters, outputs {list(shape[1:])} an example"]
-    flops, of_step = _flops(forward), _flops(step)
+    lines = [
+        f"model          {run.parameter_count:,} parameters, outputs {list(lowered.out_info.shape[1:])} an example"
+    ]
+    flops = _flops(lowered.compile())
     if flops:
-        each = f", {of_step / run.batch_size:,.0f} of the training step" if of_step else ""
-        lines.append(f"FLOPs          {flops:,.0f} an example of the forward pass{each} (as the compiler counts)")
-    memory = step.memory_analysis()
+        lines.append(f"FLOPs          {flops:,.0f} an example of the forward pass, as the compiler counts")
+    return lines
+
+
+def costs(run: Run, step: jax.stages.Compiled, where: str = "") -> list[str]:
+    """What the compiler says that the step costs."""
+    lines, flops, memory = [], _flops(step), step.memory_analysis()
+    if flops:
+        lines.append(f"FLOPs          {flops / run.batch_size:,.0f} an example of the training step{where}")
     if memory is not None:
         total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-        lines.append(f"memory         {total / 2**20:,.1f} MiB a device for the step: state, data and what is between")
+        lines.append(
+            f"memory         {total / 2**20:,.1f} MiB a device for the step{where}: state, data, what is between"
+        )
     return lines
 
 
@@ -183,7 +210,7 @@ def _flops(compiled: jax.stages.Compiled) -> float:
 def _save_and_restore(run: Run, flat: dict[str, jax.Array], folder: Path) -> int:
     checkpoints = Checkpoints(folder, keep=1, event=lambda kind, text: None)
     checkpoints.save(1, flat, {}, best_step=None, block=True)
-    restored = checkpoints.restore(1, run.abstract)
+    restored = checkpoints.restore(1, lambda step: to_flat(run.phases[-1].shapes))
     checkpoints.close()
     assert restored is not None
     for path, leaf in flat.items():

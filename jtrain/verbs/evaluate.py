@@ -34,7 +34,7 @@ def evaluate(
         tell_news(run, screen)
     step = int(state.step)
     screen.row({"step": step, "epoch": run.clock.epoch(step), "split": split} | found)
-    for line in confusion_table(found.get("confusion"), run.data.class_names):
+    for line in confusion_table(found.get("confusion"), run.names):
         screen.line(line)
     return found
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from jtrain.data.examples import Examples, check_finite
+from jtrain.data.broken import Tolerant
+from jtrain.data.examples import check_finite, targets_of
 from jtrain.data.sources import as_inputs
 from jtrain.errors import ConfigError, DataError
 from jtrain.io.progress import Screen
@@ -17,8 +18,6 @@ from jtrain.run import Run
 from jtrain.verbs.evaluate import check_split, tell_news
 from jtrain.verbs.predictions import write_predictions
 from jtrain.verbs.restored import open_run, open_state
-
-TARGETS_AT_ONCE = 1024  # examples
 
 
 def predict(
@@ -54,9 +53,8 @@ def predict(
         tell_news(run, screen)
         if out is not None:
             place = _place(out, default_name(split if inputs is None else "inputs"))
-            given = inputs is None and run.task.pretext is None
-            targets = _targets(run.feeds[split].examples) if given else None
-            files = write_predictions(place, found, targets, run.task.predictions, run.data.class_names)
+            targets, weight = (None, None) if inputs is not None else _targets(run, split)
+            files = write_predictions(place, found, targets, run.task.predictions, run.names, weight)
             screen.line(f"{len(found):,} predictions in {' and '.join(map(str, files))}")
     return found
 
@@ -101,10 +99,11 @@ def _fitting(run: Run, inputs: Any) -> np.ndarray:
     return array
 
 
-def _targets(examples: Examples) -> np.ndarray:
-    """The targets [n] of a split, without all its inputs in memory at once."""
-    parts = np.split(np.arange(len(examples)), range(TARGETS_AT_ONCE, len(examples), TARGETS_AT_ONCE))
-    return np.concatenate([examples.fetch(rows)[1] for rows in parts])
+def _targets(run: Run, split: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """(targets [n, …] of a split unless the task makes its own, weights [n] that are 0 for broken records)."""
+    examples, rows = run.feeds[split].examples, np.arange(len(run.feeds[split].examples))
+    targets = targets_of(examples, rows) if run.task.pretext is None else None
+    return targets, examples.weights(rows) if isinstance(examples, Tolerant) else None
 
 
 def _place(out: str | Path, name: str) -> Path:

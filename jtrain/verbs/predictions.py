@@ -12,7 +12,12 @@ from jtrain.io.workdir import write_atomic
 
 
 def write_predictions(
-    out: Path, found: np.ndarray, targets: np.ndarray | None, kind: str, names: tuple[str, ...]
+    out: Path,
+    found: np.ndarray,
+    targets: np.ndarray | None,
+    kind: str,
+    names: tuple[str, ...],
+    weight: np.ndarray | None = None,
 ) -> list[Path]:
     """Writes `<out>.npz` and, but for reconstructed inputs, `<out>.csv`; returns their paths.
 
@@ -22,9 +27,13 @@ def write_predictions(
       targets: [examples, …], or None.
       kind: `Task.predictions`.
       names: of classes, labels, values or tokens; () numbers them.
+      weight: [examples] float32, 0 for records that cannot be read: their rows are empty. None: all can.
     """
     arrays, header, rows = _TABLES[kind](found, targets, names)
     whole: Any = arrays if targets is None else arrays | {"targets": targets}
+    if weight is not None and not weight.all():
+        whole["weight"] = weight
+        rows = (row if good else [] for row, good in zip(rows, weight, strict=True))
     paths = [out.with_name(out.name + ".npz")]
     write_atomic(paths[0], lambda file: np.savez(file, **whole))
     if header:
@@ -89,4 +98,4 @@ _TABLES = {"class": _one_class, "classes": _many_labels, "values": _values, "tok
 
 
 def _short(numbers: np.ndarray) -> list[str]:
-    return [f"{number:.6g}" for number in numbers]
+    return [f"{number:.9g}" for number in numbers]

@@ -14,7 +14,7 @@ from jtrain.state import TrainState
 # What no weight depends on. Any other option would be evaluated, not the run as it was trained.
 MAY_CHANGE = (
     "mesh", "log", "metrics", "tta", "data.placement", "data.workers", "data.tfds.data_dir", "data.tfds.cache",
-    "data.npz.path", "data.folder.path", "data.table.path",
+    "data.npz.path", "data.folder.path", "data.table.path", "data.text.path",
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The lines that end a run's screen."""
 
-from jtrain.loop import Result
+from jtrain.run import Result
 
 
 def summary(result: Result) -> list[str]:

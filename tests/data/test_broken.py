@@ -22,16 +22,15 @@ class Counting(Made):
 
 
 def expected(rows, broken):
-    """What comes out, written plainly."""
-    inputs, targets = Made().fetch(np.asarray(rows))
-    good = np.array([row not in broken for row in rows])
-    return inputs * good[:, None].astype(np.uint8), targets * good
+    """What comes out, written plainly: the first sound record of the split in place of each broken one."""
+    sound = min(row for row in range(40) if row not in broken)
+    return Made().fetch(np.array([sound if row in broken else row for row in rows]))
 
 
 @pytest.mark.parametrize("broken", [(), (4,), (4, 7), (0, 1, 2)])
-def test_broken_records_are_zeros_of_weight_0_and_the_others_as_they_are(broken):
+def test_first_sound_record_stands_in_for_broken_ones_with_weight_0_whatever_was_read_before(broken):
     tolerant = Tolerant(Made(broken=broken), 3, "train")
-    for rows in ([4, 9, 7, 4], [0, 1, 2], [3], [7], [39, 4]):
+    for rows in ([9, 4, 7, 4], [0, 1, 2], [3], [7], [39, 4]):
         inputs, targets = tolerant.fetch(np.array(rows, np.int32))
         wanted = expected(rows, broken)
         assert inputs.dtype == np.uint8
@@ -57,7 +56,7 @@ def test_arrays_equal_what_is_fetched(broken):
 
 
 def test_arrays_longer_than_a_chunk_keep_their_order(monkeypatch):
-    monkeypatch.setattr("jtrain.data.broken.CHUNK", 7)
+    monkeypatch.setattr("jtrain.data.examples.CHUNK", 7)
     inputs, targets = Tolerant(Made(broken=(8,)), 1, "train").arrays()
     assert np.array_equal(inputs, expected(range(40), (8,))[0])
     assert np.array_equal(targets, expected(range(40), (8,))[1])
@@ -80,7 +79,7 @@ def test_known_broken_records_are_not_asked_for_again():
     examples = Counting(40, (2,))
     tolerant = Tolerant(examples, 1, "train")
     tolerant.fetch(np.arange(4))
-    assert examples.asked == [[0, 1, 2, 3], [0], [1], [2], [3]]
+    assert examples.asked == [[0, 1, 2, 3], [0], [1], [2], [3], [0]]  # the last one stands in
     examples.asked.clear()
     tolerant.fetch(np.arange(4))
     assert examples.asked == [[0, 1, 3]]
@@ -109,11 +108,11 @@ def test_more_than_the_limit_is_an_error_that_names_record_and_option(limit, wor
     assert isinstance(caught.value.__cause__, BrokenRecord)
 
 
-def test_first_records_being_broken_does_not_hide_shape_and_type():
+def test_first_records_being_broken_does_not_hide_a_sound_one():
     tolerant = Tolerant(Made(broken=(0, 1, 30)), 3, "train")
     inputs, targets = tolerant.fetch(np.array([30, 30]))
     assert (inputs.shape, inputs.dtype) == ((2, 3), np.uint8)
-    assert (targets.tolist(), targets.dtype) == ([0, 0], np.int32)
+    assert (targets.tolist(), targets.dtype) == ([2, 2], np.int32)
     assert set(tolerant.broken) == {0, 1, 30}  # found on the way to one that can be read
 
 
@@ -141,3 +140,35 @@ def test_several_threads_count_a_record_once():
         found = list(pool.map(lambda _: tolerant.fetch(np.arange(4)), range(16)))
     assert all(np.array_equal(inputs, expected(range(4), (1, 2))[0]) for inputs, _ in found)
     assert len(tolerant.news()) == 2
+
+
+class Labelled(Made):
+    """Tells its targets without its inputs; those of `lost` cannot be read either."""
+
+    def __init__(self, broken=(), lost=()):
+        super().__init__(broken=broken)
+        self.lost = frozenset(lost)
+
+    def targets(self, rows):
+        for row in rows:
+            if int(row) in self.lost:
+                raise BrokenRecord(f"made.bin: record {row} is bad")
+        return (rows % 5).astype(np.int32)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_targets_are_the_same_whatever_was_found_broken_before(before):
+    labelled = Tolerant(Labelled(broken=(2, 8), lost=(8,)), 2, "train")
+    fetched = Tolerant(Made(broken=(2, 8)), 2, "train")
+    rows = np.array([9, 8, 2, 3])
+    if before:
+        labelled.arrays(), fetched.arrays()
+    assert labelled.targets(rows).tolist() == [4, 0, 2, 3]  # that of record 0 for 8; 2 keeps its own
+    assert fetched.targets(rows).tolist() == [4, 0, 0, 3]
+    assert set(labelled.broken) == ({2, 8} if before else {8})
+    assert set(fetched.broken) == {2, 8}
+
+
+def test_targets_of_more_broken_records_than_allowed_are_an_error():
+    with pytest.raises(DataError, match=r"^data\.broken: record 5 of train .*; none may be passed over"):
+        Tolerant(Made(broken=(5,)), 0, "train").targets(np.arange(10))

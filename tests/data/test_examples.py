@@ -1,7 +1,18 @@
+import pickle
+
 import numpy as np
 import pytest
+from loader_examples import Made
 
-from jtrain.data.examples import ArrayExamples, Subset, check_finite, check_targets, cut_validation
+from jtrain.data.examples import (
+    ArrayExamples,
+    Subset,
+    check_finite,
+    check_targets,
+    check_tokens,
+    cut_validation,
+    targets_of,
+)
 from jtrain.errors import ConfigError, DataError
 
 
@@ -23,8 +34,74 @@ def test_subset_of_a_subset_numbers_rows_anew_before_and_after_it_is_gathered():
     assert targets.tolist() == [6, 9]
     assert before[1].tolist() == after[1].tolist() == [9, 6]
     assert np.array_equal(before[0], after[0])
-    assert subset.nbytes == inputs.nbytes == 6
+    assert subset.nbytes == inputs.nbytes + targets.nbytes == 6 + 8
     assert subset.arrays()[0] is inputs
+
+
+class Asked(Made):
+    """Remembers how many rows were asked for at a time; nobody may ask for all."""
+
+    def __init__(self, count=40):
+        super().__init__(count)
+        self.asked = []
+
+    def fetch(self, rows):
+        self.asked.append(len(rows))
+        return super().fetch(rows)
+
+    def arrays(self):
+        raise AssertionError("the whole split was read")
+
+
+def test_arrays_of_a_subset_read_none_but_its_own_examples_and_few_at_a_time(monkeypatch):
+    monkeypatch.setattr("jtrain.data.examples.CHUNK", 4)
+    base, rows = Asked(), np.array([39, 0, 5, 17, 3, 8, 21, 30, 2])
+    inputs, targets = Subset(Subset(base, np.arange(40)), rows).arrays()
+    for ours, theirs in zip((inputs, targets), Made().fetch(rows), strict=True):
+        assert ours.dtype == theirs.dtype
+        assert np.array_equal(ours, theirs)
+    assert base.asked == [4, 4, 1]
+
+
+def test_pickle_of_a_subset_leaves_out_what_it_gathered():
+    subset = Subset(Made(4000), np.arange(3000))
+    before = len(pickle.dumps(subset))
+    _, targets = subset.arrays()
+    pickled = pickle.dumps(subset)
+    assert len(pickled) == before
+    assert np.array_equal(pickle.loads(pickled).fetch(np.arange(9))[1], targets[:9])
+
+
+def test_targets_are_told_without_the_inputs_where_there_is_a_way():
+    class Blind(ArrayExamples):
+        def fetch(self, rows):
+            raise AssertionError("inputs were read")
+
+    blind = Blind(*made(10).arrays())
+    subset = Subset(Subset(blind, np.array([9, 2, 4, 6])), np.array([3, 0]))
+    assert targets_of(blind, np.array([7, 0, 7])).tolist() == [7, 0, 7]
+    assert targets_of(subset, np.array([1, 0, 1])).tolist() == [9, 6, 9]
+
+
+def test_targets_of_others_are_fetched_few_at_a_time(monkeypatch):
+    monkeypatch.setattr("jtrain.data.examples.CHUNK", 4)
+    rows = np.array([39, 0, 5, 17, 3, 8])
+    for wrap in (lambda base: base, lambda base: Subset(base, np.arange(40))):
+        base = Asked()
+        base.targets = np.zeros(40)  # a user's own array, no method
+        found = targets_of(wrap(base), rows)
+        assert found.dtype == np.int32
+        assert np.array_equal(found, rows % 5)
+        assert base.asked == [4, 2]
+
+
+def test_gathered_subset_tells_its_targets_from_memory():
+    base = Asked()
+    subset = Subset(base, np.arange(10, 20))
+    subset.arrays()
+    base.asked.clear()
+    assert targets_of(subset, np.array([0, 3])).tolist() == [10 % 5, 13 % 5]
+    assert base.asked == []
 
 
 @pytest.mark.parametrize(("inputs", "targets", "words"), [(3, 2, "3 inputs but 2 targets"), (0, 0, "no examples")])
@@ -93,3 +170,17 @@ def test_finite_and_whole_inputs_pass():
     check_finite(np.full((4, 2), np.finfo(np.float32).max, np.float32), "train")
     check_finite(np.full((4, 2), 255, np.uint8), "train")
     check_finite(np.ones(4, np.float32), "train")
+
+
+@pytest.mark.parametrize("value", [9, -1, 300])
+def test_first_input_token_that_is_none_is_named_with_split_row_and_range(value):
+    inputs = np.zeros((5, 2, 3), np.int32)
+    check_tokens(inputs + 8, 9, "val")
+    inputs[2, 1, 2] = inputs[4, 0, 0] = value
+    rows = np.array([9, 8, 7, 6, 5])
+    with pytest.raises(DataError, match=rf"val input token of row 7 is {value}; valid are 0 to 8 .2 of 5 rows"):
+        check_tokens(inputs, 9, "val", rows)
+
+
+def test_inputs_that_are_no_whole_numbers_hold_no_tokens():
+    check_tokens(np.full((2, 3), -7.5, np.float32), 2, "val")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jtrain.data.examples import BrokenRecord, Wanted, check_targets, cut_validation
+from jtrain.data.examples import BrokenRecord, Wanted, check_targets, cut_validation, targets_of
 from jtrain.data.folder import folder
 from jtrain.errors import ConfigError, DataError
 from jtrain.table import options
@@ -104,7 +104,7 @@ def test_fetched_images_are_those_of_the_arrays(tmp_path):
     inputs, targets = dataset.train.arrays()
     assert np.array_equal(fetched[0], inputs[rows])
     assert np.array_equal(fetched[1], targets[rows])
-    assert size == inputs.nbytes
+    assert size == inputs.nbytes + targets.nbytes
     assert dataset.train.arrays()[0] is inputs  # decoded once
     assert np.array_equal(dataset.train.fetch(rows)[0], fetched[0])
     train, val = cut_validation(dataset.train, 0.25, seed=0)
@@ -122,6 +122,28 @@ def test_examples_go_to_another_process_that_needs_no_jax(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path / "pickle")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(examples.arrays()[0].sum(dtype=int)), "False"]
+
+
+def test_a_small_cut_decodes_none_of_the_other_images_and_nothing_decoded_is_pickled(tmp_path):
+    classes(tmp_path, 10)
+    examples = load(tmp_path, test=0.0).train
+    _, val = cut_validation(examples, 0.1, seed=0)
+    before = pickle.dumps(examples)
+    for file in {str(f) for f in tmp_path.rglob("*.png")} - {examples._files[row] for row in val._rows}:
+        open(file, "wb").close()
+    assert len(val.arrays()[0]) == 2
+    assert pickle.dumps(examples) == before
+    classes(tmp_path, 10)
+    examples.arrays()
+    assert pickle.dumps(examples) == before
+
+
+def test_targets_need_no_image(tmp_path):
+    classes(tmp_path, 3)
+    examples = load(tmp_path, test=0.0).train
+    for file in tmp_path.rglob("*.png"):
+        file.unlink()
+    assert targets_of(examples, np.array([5, 0, 5])).tolist() == [1, 0, 1]
 
 
 def test_endings_are_known_in_capitals_and_the_rest_is_counted(tmp_path):
@@ -202,7 +224,7 @@ def test_vanished_and_changed_and_huge_images_are_broken(tmp_path, monkeypatch):
 def test_size_is_that_of_the_first_image_that_can_be_read(tmp_path):
     classes(tmp_path, 2)
     (tmp_path / "cat" / "0.png").write_bytes(b"")
-    assert load(tmp_path).train.nbytes == 2 * 6 * 4 * 3
+    assert load(tmp_path).train.nbytes == 2 * (6 * 4 * 3 + 4)  # and an int32 each
     for name in ("cat/1", "dog/0", "dog/1"):
         (tmp_path / f"{name}.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"not one of 4 images can be read, such as .*cat/0\.png"):

@@ -1,11 +1,12 @@
 import io
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
 
-from jtrain.data.examples import Wanted, check_targets
+from jtrain.data.examples import Wanted, check_targets, check_tokens
 from jtrain.data.sources import SOURCES, from_arrays
 from jtrain.errors import ConfigError, DataError
 from jtrain.table import options
@@ -36,6 +37,18 @@ def test_digits_test_split_is_stratified_and_the_same_for_every_seed(share):
     assert np.array_equal(one.test.arrays()[0], other.test.arrays()[0])
     in_train, in_test = (np.bincount(split.arrays()[1]) for split in (one.train, one.test))
     assert in_test.tolist() == [round(share * count) for count in in_train + in_test]
+
+
+def test_digits_keep_their_split():
+    """The checksum of the test digits' pixels, from the first version on: a change would make results incomparable."""
+    assert zlib.crc32(SOURCES["digits"](Wanted()).test.arrays()[0].tobytes()) == 0xFD7E363A
+
+
+@pytest.mark.parametrize(("share", "tested"), [(0.0001, 10), (0.9999, 1787)])
+def test_each_digit_is_in_test_and_in_train_whatever_the_share(share, tested):
+    dataset = SOURCES["digits"](Wanted(), test=share)
+    assert len(dataset.test) == tested
+    assert set(dataset.train.arrays()[1]) == set(dataset.test.arrays()[1]) == set(range(10))
 
 
 def test_digits_without_a_test_share_have_no_test_split():
@@ -131,6 +144,29 @@ x, y = pair()
 def test_arrays_that_do_not_fit_are_named_by_split(data, kind, words):
     with pytest.raises(kind, match=words):
         from_arrays(data)
+
+
+TOKENS = Wanted(targets="tokens")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_tokens_are_counted_in_inputs_too(dtype):
+    tokens = np.array([[0, 1, 2], [1, 0, 2]], dtype)
+    dataset = from_arrays({"train": (tokens, tokens), "val": (np.array([[0, 9, 0]], dtype), tokens[:1])}, TOKENS)
+    assert dataset.num_outputs == 10
+    assert dataset.val.arrays()[0].dtype == np.int32  # uint8 would be taken for pixels
+    check_tokens(dataset.val.arrays()[0], 10, "val")
+
+
+def test_inputs_of_tokens_may_be_numbers():
+    dataset = from_arrays((np.full((2, 3), -70.5), np.array([[0, 1, 2], [1, 0, 2]])), TOKENS)
+    assert dataset.num_outputs == 3
+
+
+def test_negative_input_token_is_named_with_split_and_row():
+    tokens = np.array([[0, 1, 2], [1, 0, 2]])
+    with pytest.raises(DataError, match=r"^data: val input token of row 1 is -3; valid are 0 to "):
+        from_arrays({"train": (tokens, tokens), "val": (np.array([[0, 1, 2], [1, -3, 2]]), tokens)}, TOKENS)
 
 
 def test_name_arrays_alone_says_where_they_come_from():

@@ -140,9 +140,22 @@ def test_class_numbers_follow_the_order_of_numbers_not_of_text(tmp_path):
     assert dataset.train.arrays()[1].dtype == np.int32
 
 
+def test_classes_that_look_like_numbers_keep_their_spelling(tmp_path):
+    dataset = load(tmp_path, "x, y\n1,10\n2, 01\n3,00\n4,0\n5,01\n", CLASS, features=("x",))
+    assert dataset.class_names == ("0", "00", "01", "10")
+    assert dataset.train.arrays()[1].tolist() == [3, 2, 1, 0, 2]
+
+
+def test_classes_of_numbers_in_parquet_have_no_spelling(tmp_path):
+    parquet.write_table(pa.table({"x": [1, 2, 3], "y": [10.0, 9.0, 10.0]}), tmp_path / "a.parquet")
+    dataset = table(CLASS, path=str(tmp_path / "a.parquet"), target="y", test=0.0)
+    assert dataset.class_names == ("9", "10")
+    assert dataset.train.arrays()[1].tolist() == [1, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("column", "names"),
-    [("2.0 1.0 2.0", ("1", "2")), ("true false true", ("False", "True")), ("b a b", ("a", "b"))],
+    [("10.0 9.0 10.0", ("9.0", "10.0")), ("true false true", ("false", "true")), ("b a b", ("a", "b"))],
 )
 def test_whole_floats_booleans_and_text_are_classes(tmp_path, column, names):
     values = column.split()

@@ -4,7 +4,7 @@ import platform
 import numpy as np
 import pytest
 
-from jtrain.data.examples import Wanted, check_targets, cut_validation
+from jtrain.data.examples import Wanted, check_targets, cut_validation, targets_of
 from jtrain.data.text import text
 from jtrain.data.workers import decodes
 from jtrain.errors import ConfigError, DataError
@@ -67,7 +67,8 @@ def test_fetched_windows_are_those_of_the_arrays(poem):
     for fetched, whole in zip(examples.fetch(rows), examples.arrays(), strict=True):
         assert fetched.dtype == np.int32
         assert np.array_equal(fetched, whole[rows])
-    assert examples.nbytes == examples.arrays()[0].nbytes
+    assert np.array_equal(targets_of(examples, rows), examples.arrays()[1][rows])
+    assert examples.nbytes == sum(whole.nbytes for whole in examples.arrays())
 
 
 def test_windows_need_no_loader_process(poem):

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jtrain.data import tfds as module
-from jtrain.data.examples import ArrayExamples, BrokenRecord, Wanted, check_targets
+from jtrain.data.examples import ArrayExamples, BrokenRecord, Wanted, check_targets, targets_of
 from jtrain.data.tfds import find, tfds
 from jtrain.data.tfds_records import Records
 from jtrain.errors import ConfigError, DataError
@@ -175,7 +176,7 @@ def test_images_and_labels_come_out_as_they_were_written(root, cache):
         assert len(dataset.test) == 2
         assert dataset.class_names == NAMES
         assert dataset.num_outputs == 3
-        assert dataset.train.nbytes == inputs.nbytes
+        assert dataset.train.nbytes == inputs.nbytes + targets.nbytes
 
 
 def test_gray_images_keep_their_channel(tmp_path):
@@ -339,6 +340,29 @@ def test_image_that_does_not_decode_is_named_by_file_and_record(tmp_path, cache)
     with pytest.raises(DataError, match=r"'train': record 6 .*pets-train\.array_record-00001-of-00002"):
         load(tmp_path / "data", cache=cache).train.arrays()
     assert not list((tmp_path / "cache").rglob("pets-train*/*.npy"))
+
+
+def test_targets_of_records_need_no_image_and_are_named_when_damaged(tmp_path):
+    encoded = [png(p) for p in pixels()]
+    encoded[6] = encoded[6][:50]
+    folder = prepare(tmp_path, encoded, (6, 5, 3))
+    train = load(tmp_path, cache=False).train
+    rows = np.array([6, 2, 7])
+    assert targets_of(train, rows).tolist() == [0, 2, 1]
+    assert targets_of(train, rows).dtype == np.int32
+    file = folder / "pets-train.array_record-00000-of-00001"
+    file.write_bytes(file.read_bytes()[:0])
+    with pytest.raises(BrokenRecord, match=r"'train': record 6 cannot be read"):
+        targets_of(load(tmp_path, cache=False).train, rows)
+
+
+def test_decoded_records_are_not_pickled(root):
+    train = load(root, cache=False).train
+    inputs, targets = train.arrays()
+    pickled = pickle.dumps(train)
+    assert inputs[3].tobytes() not in pickled
+    assert np.array_equal(pickle.loads(pickled).fetch(np.arange(12))[0], inputs)
+    assert targets_of(train, np.array([5])).tolist() == targets[[5]].tolist()
 
 
 def test_image_of_another_size_than_promised_is_named(tmp_path):

@@ -1,10 +1,15 @@
+import dataclasses
+import sys
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jtrain
 from jtrain import config as configs
-from jtrain import losses, tasks
+from jtrain import losses
 from jtrain.assembly import assemble
 from jtrain.errors import ConfigError
 from jtrain.loop import train
@@ -95,23 +100,50 @@ def test_regression_predicts_in_the_unit_of_the_targets_and_measures_loss_in_sta
     assert found["r2"] == pytest.approx(1 - error / targets.var(), rel=1e-4)
 
 
-@pytest.mark.parametrize(("output", "low", "high"), [("sigmoid", 2.0, 5.0), ("tanh", -1.0, 1.0), ("relu", 2.0, np.inf)])
-def test_a_bounded_regressor_stays_in_its_range_and_is_trained_as_it_predicts(output, low, high):
-    options = {"output": output, "low": low} | ({"high": high} if output != "relu" else {})
-    task = TASKS["regression"](losses.mse, facts(1, least=low, most=low), **options)
-    assert task.rescale is None
-    outputs = jnp.asarray(RNG.normal(size=(500, 1)).astype(np.float32) * 50)
-    shown = np.asarray(task.activation(outputs))
+BOUNDED = [("sigmoid", 2.0, 5.0), ("tanh", -1.0, 0.7), ("relu", 2.0, np.inf)]
+
+
+def bounded(output, low, high):
+    return {"output": output, "low": low} | ({"high": high} if output != "relu" else {})
+
+
+@pytest.mark.parametrize(("output", "low", "high"), BOUNDED)
+def test_a_bounded_regressor_stays_in_its_range_and_begins_at_the_mean(output, low, high):
+    mean, std = low + 0.5, 0.2
+    given = facts(1, mean=mean, std=std, least=low, most=low)
+    task = TASKS["regression"](losses.mse, given, **bounded(output, low, high))
+    outputs = RNG.normal(size=(500, 1)).astype(np.float32) * 50
+    shown = np.asarray(task.shown(jnp.asarray(outputs)))
     assert shown.min() >= low
-    assert shown.max() <= high
-    targets = jnp.full((500,), low, jnp.float32)
-    np.testing.assert_allclose(task.loss(outputs, targets), (shown[:, 0] - low) ** 2, rtol=1e-5)
-    np.testing.assert_allclose(task.metrics["mse"].values(outputs, targets), (shown[:, 0] - low) ** 2, rtol=1e-5)
+    assert shown.max() <= np.float32(high)
+    assert len(np.unique(shown)) > 20
+    start, scale = (jnp.asarray(v, jnp.float32).reshape(1, 1) for v in task.rescale)
+    assert float(task.shown(start)[0, 0]) == pytest.approx(mean, rel=1e-5)
+    slope = jax.grad(lambda x: task.shown(start + scale * x)[0, 0])(jnp.zeros(()))
+    assert float(slope) == pytest.approx(std, rel=1e-3)
+
+
+@pytest.mark.parametrize("fields", [{}, bounded("sigmoid", 40.0, 160.0), bounded("relu", 0.0, np.inf)], ids=str)
+def test_loss_metrics_and_predictions_of_a_regressor_are_of_the_same_numbers(fields):
+    given = {f"task__regression__{key}": value for key, value in fields.items()}
+    run = assemble(config("regression", data__validation=0.0, metrics=("rmse",), **given), data=DATA["regression"])
+    state = train(run).state
+    targets = DATA["regression"][1]
+    found, predictions = run.evaluate(state, "train"), run.predict(state, "train")[:, 0]
+    error = np.square(predictions - targets).mean()
+    assert found["mse"] == pytest.approx(error, rel=1e-3)
+    assert found["rmse"] == pytest.approx(np.sqrt(error), rel=1e-3)
+    assert found["mae"] == pytest.approx(np.abs(predictions - targets).mean(), rel=1e-3)
+    assert found["loss"] == pytest.approx(error / targets.var(), rel=1e-3)
+    assert found["r2"] == pytest.approx(1 - error / targets.var(), rel=1e-2)
 
 
 def test_targets_beyond_the_bounds_are_refused_with_both_ranges():
     with pytest.raises(ConfigError, match=r"task\.regression\.output: 'sigmoid' keeps outputs between 0 and 1.*102\.5"):
         TASKS["regression"](losses.mse, facts(1, least=0.0, most=102.5), output="sigmoid")
+    for fields in ({"low": 2.0}, {"high": 3.0}, {"output": "relu", "high": 3.0}):
+        with pytest.raises(ConfigError, match=r"task\.regression\.(low|high)"):
+            TASKS["regression"](losses.mse, facts(1, least=0.0, most=0.5), **fields)
     with pytest.raises(ConfigError, match=r"task\.regression\.high: must be above"):
         TASKS["regression"](losses.mse, facts(1, least=0.0, most=0.5), output="sigmoid", low=1.0, high=0.0)
 
@@ -138,11 +170,26 @@ def test_rotation_is_measured_the_same_at_any_batch_size():
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
+def test_bounds_are_held_against_the_targets_of_every_split():
+    data = {"train": (INPUTS, INPUTS[:, 0] * 0 + 0.5), "test": (INPUTS[:3], np.array([0.5, 0.5, 7.0]))}
+    with pytest.raises(ConfigError, match=r"targets reach from 0\.5 to 7"):
+        assemble(config("regression", task__regression__output="sigmoid"), data=data)
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1.0, 1e6])
+def test_inputs_and_targets_of_any_unit_are_learned_alike(scale):
+    inputs, targets = (INPUTS * scale).astype(np.float32), (INPUTS[:, 0] * scale).astype(np.float32)
+    run = assemble(config("regression", train__total="200steps", train__eval_every="200steps"), data=(inputs, targets))
+    assert train(run).metrics["val"]["r2"] > 0.8
+
+
 def test_a_denoising_autoencoder_sees_damage_in_training_alone_and_shall_give_the_whole():
-    task = TASKS["autoencoding"](losses.mse, Facts(1, (4, 4, 1), np.zeros(1), np.ones(1)), corrupt="noise(60)")
+    task = TASKS["autoencoding"](losses.mse, Facts(1, (4, 4, 1), np.zeros(1), np.ones(1)), corrupt="noise(0.1)")
     batch = {"inputs": jnp.asarray(IMAGES), "targets": jnp.zeros(64), "weight": jnp.ones(64)}
     trained, evaluated = task.pretext(batch, jax.random.key(1)), task.pretext(batch, None)
-    assert (np.asarray(trained["inputs"]) != IMAGES).mean() > 0.5
+    seen = np.asarray(trained["inputs"])
+    assert (seen != IMAGES).mean() > 0.5
+    assert 0.5 < np.corrcoef(seen.ravel(), IMAGES.ravel())[0, 1] < 0.98
     np.testing.assert_array_equal(evaluated["inputs"], IMAGES)
     for seen in (trained, evaluated):
         np.testing.assert_array_equal(seen["targets"], IMAGES.astype(np.float32))
@@ -228,14 +275,67 @@ def test_more_metrics_are_measured_on_request_and_the_costly_ones_in_evaluation_
     assert "accuracy" in sums
 
 
-def test_views_of_test_time_augmentation_give_the_mean_of_their_probabilities():
-    fields = {"data__validation": 0.0, "model__mlp__features": (8,)}
-    plain, pooled = (
-        assemble(config("classification", tta=tta, **fields), data=(IMAGES, np.arange(64) % 3))
-        for tta in ("", "flip_lr")
-    )
+@pytest.mark.parametrize("name", ["classification", "multilabel", "regression"])
+def test_views_of_test_time_augmentation_give_the_mean_of_their_predictions(name):
+    targets = {
+        "classification": np.arange(64) % 3, "multilabel": (np.arange(128).reshape(64, 2) % 3 > 0).astype(int),
+        "regression": RNG.uniform(1, 2, 64),
+    }[name]  # fmt: skip
+    fields = {"task__regression__output": "relu"} if name == "regression" else {}
+    fields["data__validation"] = 0.0
+    plain, pooled = (assemble(config(name, tta=tta, **fields), data=(IMAGES, targets)) for tta in ("", "flip_lr"))
     state = plain.init_state()
     mirrored = plain.predict_inputs(state, IMAGES[:, :, ::-1])
     expected = (plain.predict(state, "train") + mirrored) / 2
-    np.testing.assert_allclose(pooled.predict(state, "train"), expected, rtol=1e-5, atol=1e-6)
-    assert tasks.TASKS  # the table is the public one
+    np.testing.assert_allclose(pooled.predict(state, "train"), expected, rtol=1e-4, atol=1e-6)
+
+
+def own_task(loss, facts):
+    return dataclasses.replace(TASKS["classification"](loss, facts), as_floats=None)
+
+
+def test_a_task_of_yours_says_what_targets_it_needs(monkeypatch):
+    c = config("tasks_of_the_test:own", loss__name="cross_entropy")
+    module = types.ModuleType("tasks_of_the_test")
+    module.own = lambda loss, facts: own_task(loss, facts)
+    monkeypatch.setitem(sys.modules, "tasks_of_the_test", module)
+    with pytest.raises(ConfigError, match=r"task\.name: tasks_of_the_test:own must say what targets it needs"):
+        assemble(c, data=DATA["classification"])
+    module.own.needs = "class"
+    run = assemble(c, data=DATA["classification"])
+    assert run.task.num_outputs == 2
+    c.augment = "mixup(0.4)"
+    with pytest.raises(ConfigError, match=r"augment: tasks_of_the_test:own has no way to mix targets"):
+        assemble(c, data=DATA["classification"])
+
+
+def test_rotation_names_its_own_classes(tmp_path):
+    c = config(
+        "rotation", data__name="digits", metrics=("confusion",), train__total="2steps", train__eval_every="2steps"
+    )
+    run = assemble(c)
+    assert run.names == ("0°", "90°", "180°", "270°")
+    train(run, tmp_path / "run")
+    assert len(jtrain.evaluate(tmp_path / "run", split="test")["confusion"]) == 4
+    jtrain.predict(tmp_path / "run", split="test", out=tmp_path / "p")
+    assert (tmp_path / "p.csv").read_text().splitlines()[0] == "example,predicted,0°,90°,180°,270°"
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal", "multi_margin"])
+def test_what_guessing_gives_is_told_in_the_loss_of_the_run(loss):
+    run = assemble(config("classification", loss__name=loss), data=(INPUTS, np.arange(64) % 3))
+    expected = {"cross_entropy": np.log(3), "focal": np.log(3) * (2 / 3) ** 2, "multi_margin": 2 / 3}[loss]
+    assert run.task.guess() == pytest.approx(expected, rel=1e-5)
+
+
+def test_variance_explained_is_that_of_centred_inputs_whatever_is_normalised():
+    images = (100 + RNG.normal(size=(64, 5))).astype(np.float32)
+    for normalize in (True, False):
+        c = config("autoencoding", model__name="autoencoder", data__validation=0.0, data__normalize=normalize)
+        c.model.mlp = configs.base().model.mlp
+        c.model.autoencoder.features = (4,)
+        run = assemble(c, data=(images, None))
+        state = run.init_state()
+        error = np.square(run.predict(state, "train") - images).mean(0)
+        expected = 1 - (error / images.var(0)).mean()
+        assert run.evaluate(state, "train")["explained"] == pytest.approx(expected, rel=1e-2, abs=0.05)
