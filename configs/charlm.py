@@ -1,7 +1,11 @@
 """A language model of characters: LSTM with embedding, on Python's own standard library (or your text).
 
-python -m jtrain.main --config=configs/charlm.py
-python -m jtrain.main --config=configs/charlm.py:notes.txt           a file, a folder of *.txt, or a pattern
+    python -m jtrain.main --config=configs/charlm.py
+    python -m jtrain.main --config=configs/charlm.py:notes.txt
+
+The second takes a file, a folder of *.txt, or a pattern. Expected of the first: 2.07 bits per character on the test
+split (`bits_per_token`; 1.87 on validation, whose windows lie among those of training), seed 0, the library of Python
+3.11; another version has other sources. Time: 4 to 6 minutes on 2 CPU cores.
 """
 
 from jtrain.config import base

@@ -1,7 +1,10 @@
 """A classifier of digits from 20 labels, two of each class: from scratch, or on top of a pre-trained encoder.
 
-python -m jtrain.main --config=configs/digits_finetune.py                      from scratch
-python -m jtrain.main --config=configs/digits_finetune.py:runs/pretrained      from a run of digits_pretrain.py
+    python -m jtrain.main --config=configs/digits_finetune.py
+    python -m jtrain.main --config=configs/digits_finetune.py:runs/pretrained
+
+The first is from scratch, the second from a run of configs/digits_pretrain.py, whose encoder stays as it is. Expected:
+see docs/transfer.md. Time: 2 s on 2 CPU cores.
 """
 
 from jtrain.config import base

@@ -1,6 +1,8 @@
 """Images of your own, a folder for each class: FOLDER/cat/*.jpg, FOLDER/dog/*.jpg, … (or FOLDER/train/cat/*.jpg, …).
 
-python -m jtrain.main --config=configs/folder.py:FOLDER
+    python -m jtrain.main --config=configs/folder.py:FOLDER
+
+They are cut to 64 by 64 pixels (`data.folder.image_size`). A start: look at the curves, then at models and lr.
 """
 
 from jtrain.config import base
