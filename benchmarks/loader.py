@@ -15,7 +15,7 @@ import time
 from jtrain.data.examples import Wanted
 from jtrain.data.feed import Feed
 from jtrain.data.order import Order
-from jtrain.data.tfds import tfds
+from jtrain.data.sources.tfds import tfds
 from jtrain.data.workers import Workers, usable_cores
 from jtrain.mesh import make_mesh
 

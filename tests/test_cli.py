@@ -359,7 +359,7 @@ def test_targets_of_streamed_splits_are_fetched_in_parts(trained, monkeypatch):
     def refuse(self):
         raise AssertionError("all inputs at once")
 
-    monkeypatch.setattr("jtrain.verbs.predict.TARGETS_AT_ONCE", 3)
+    monkeypatch.setattr("jtrain.data.examples.CHUNK", 3)
     monkeypatch.setattr(ArrayExamples, "arrays", refuse)
     monkeypatch.setattr(Subset, "arrays", refuse)
     jtrain.predict(trained, overrides={"data.placement": "streamed"}, out="some")

@@ -3,7 +3,7 @@
 An image op is `op(images [batch, height, width, channels], key, *, options)`; it keeps shape and dtype. The draw of
 example i depends on (key, i) alone, so neither on the batch size nor on the devices. Images are uint8 of 0 to 255,
 computed in float32, rounded and clipped; or floats, which are computed in float32 and clipped only where an op says so.
-A last op may mix the batch, targets too: see `jtrain.data.mix`.
+A last op may mix the batch, targets too: see `jtrain.data.ops.mix`.
 """
 
 import functools
@@ -12,12 +12,12 @@ from collections.abc import Callable
 import jax
 
 from jtrain.data.calls import Call, read
-from jtrain.data.colour_ops import RGB_ONLY, brightness, contrast, gray, hue, noise, saturation
-from jtrain.data.geometry_ops import resized_crop, rotate, shear, translate
-from jtrain.data.image_ops import cutout, erase, flip_lr, flip_ud, pad_crop
-from jtrain.data.mix import cutmix, mixup
-from jtrain.data.pixels import apart
-from jtrain.data.randaugment import randaugment
+from jtrain.data.ops.colour_ops import RGB_ONLY, brightness, contrast, gray, hue, noise, saturation
+from jtrain.data.ops.geometry_ops import resized_crop, rotate, shear, translate
+from jtrain.data.ops.image_ops import cutout, erase, flip_lr, flip_ud, pad_crop
+from jtrain.data.ops.mix import cutmix, mixup
+from jtrain.data.ops.pixels import apart
+from jtrain.data.ops.randaugment import randaugment
 from jtrain.errors import ConfigError
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (images, key) -> images

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jtrain.data.augment import AUGMENTATIONS, MIXES, build, build_mix, check_inputs, mixes, parse
-from jtrain.data.colour_ops import RGB_ONLY
+from jtrain.data.ops.colour_ops import RGB_ONLY
 from jtrain.errors import ConfigError
 from jtrain.table import options
 
@@ -271,6 +271,6 @@ def test_wrong_options_are_one_line_that_says_what_is_valid(text, words):
 
 
 def test_every_op_is_stored_before_the_next_reads_it():
-    """On CPU a chain would otherwise take ten times as long as its ops: see `jtrain.data.pixels.apart`."""
+    """On CPU a chain would otherwise take ten times as long as its ops: see `jtrain.data.ops.pixels.apart`."""
     compiled = jax.jit(build("rotate|hue")).lower(images(8, 9, 8, 3), jax.random.key(0)).compile()
     assert compiled.as_text().count(" conditional(") == 2

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from jtrain.data import array_cache
 from jtrain.data.examples import CHUNK, ArrayExamples, BrokenRecord, DataSet, Examples, Wanted
-from jtrain.data.images import ImageSize
-from jtrain.data.tfds_records import Records, open_records
+from jtrain.data.sources import array_cache
+from jtrain.data.sources.images import ImageSize
+from jtrain.data.sources.tfds_records import Records, open_records
 from jtrain.errors import ConfigError, DataError
 from jtrain.table import did_you_mean
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jtrain.data import image_ops
 from jtrain.data.augment import build
+from jtrain.data.ops import image_ops
 
 HEIGHT, WIDTH = 9, 7
 KEY = jax.random.fold_in(jax.random.key(3), 0)  # of the first op of a string

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jtrain.data import mix
+from jtrain.data.ops import mix
 from jtrain.errors import ConfigError
 
 KEY = jax.random.key(2)

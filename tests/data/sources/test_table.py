@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from jtrain.data.examples import Wanted, check_targets
-from jtrain.data.table_source import table
+from jtrain.data.sources.table import table
 from jtrain.errors import ConfigError, DataError
 from jtrain.table import options
 
@@ -84,7 +84,7 @@ def test_columns_of_the_diabetes_set_can_be_chosen_by_name():
 
 def test_diabetes_loads_without_importing_scikit_learn():
     code = (
-        "import sys; from jtrain.data.table_source import table; from jtrain.data.examples import Wanted;"
+        "import sys; from jtrain.data.sources.table import table; from jtrain.data.examples import Wanted;"
         "table(Wanted(targets='values')); print('sklearn' in sys.modules, 'pandas' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)

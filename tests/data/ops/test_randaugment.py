@@ -7,8 +7,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from plain_images import resampled
 from scipy import stats
 
-from jtrain.data import randaugment
 from jtrain.data.augment import build
+from jtrain.data.ops import randaugment
 
 HEIGHT, WIDTH = 30, 26  # equalize rounds by half a step, which needs some 500 pixels to be one
 MAGNITUDE = 21.0

@@ -6,7 +6,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jtrain.data.pixels import (
+from jtrain.data.ops.pixels import (
     Fill,
     Ratios,
     Shares,

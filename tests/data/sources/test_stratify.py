@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jtrain.data.stratify import in_test
+from jtrain.data.sources.stratify import in_test
 
 
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.99])

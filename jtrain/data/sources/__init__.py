@@ -15,12 +15,8 @@ from typing import Any
 import numpy as np
 
 from jtrain.data.examples import ArrayExamples, DataSet, TargetKind, Wanted, check_targets, check_tokens
-from jtrain.data.folder import folder
-from jtrain.data.shapes import shapes
-from jtrain.data.stratify import in_test
-from jtrain.data.table_source import table
-from jtrain.data.text import text
-from jtrain.data.tfds import tfds
+from jtrain.data.sources import folder, shapes, table, text, tfds
+from jtrain.data.sources.stratify import in_test
 from jtrain.errors import ConfigError, DataError
 from jtrain.table import Fraction, did_you_mean
 
@@ -106,12 +102,12 @@ def from_arrays(data: Mapping[str, tuple[Any, Any]] | tuple[Any, Any], wanted: W
 
 SOURCES: dict[str, Callable[..., DataSet]] = {
     "digits": digits,
-    "shapes": shapes,
-    "tfds": tfds,
+    "shapes": shapes.shapes,
+    "tfds": tfds.tfds,
     "npz": npz,
-    "table": table,
-    "folder": folder,
-    "text": text,
+    "table": table.table,
+    "folder": folder.folder,
+    "text": text.text,
     "arrays": arrays,
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jtrain.data.examples import TargetKind, Wanted
-from jtrain.data.images import MODES, decode
+from jtrain.data.sources.images import MODES, decode
 from jtrain.errors import ConfigError
 from jtrain.table import did_you_mean
 

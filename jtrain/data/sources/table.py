@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jtrain.data import columns as files
-from jtrain.data.columns import Columns
 from jtrain.data.examples import ArrayExamples, DataSet, Wanted
-from jtrain.data.stratify import in_test
+from jtrain.data.sources import columns as files
+from jtrain.data.sources.columns import Columns
+from jtrain.data.sources.stratify import in_test
 from jtrain.errors import ConfigError, DataError
 from jtrain.table import Fraction, nearest
 

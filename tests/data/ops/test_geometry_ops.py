@@ -7,8 +7,8 @@ from PIL import Image
 from plain_images import resampled
 from scipy import stats
 
-from jtrain.data import geometry_ops
 from jtrain.data.augment import build
+from jtrain.data.ops import geometry_ops
 
 HEIGHT, WIDTH = 9, 7
 KEY = jax.random.fold_in(jax.random.key(3), 0)  # of the first op of a string

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jtrain.data.examples import BrokenRecord, Wanted, gather
-from jtrain.data.tfds_features import Input, Target, choose
+from jtrain.data.sources.tfds_features import Input, Target, choose
 from jtrain.errors import ConfigError, DataError
 from jtrain.table import did_you_mean
 

@@ -4,7 +4,7 @@ import multiprocessing
 import numpy as np
 import pytest
 
-from jtrain.data import array_cache
+from jtrain.data.sources import array_cache
 
 INPUTS = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
 TARGETS = np.array([3, 1, 4, 1, 5], np.int32)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jtrain.data.examples import Wanted
-from jtrain.data.shapes import SHAPES, shapes
+from jtrain.data.sources.shapes import SHAPES, shapes
 from jtrain.table import options
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jtrain.data.examples import BrokenRecord, Wanted, check_targets, cut_validation, targets_of
-from jtrain.data.folder import folder
+from jtrain.data.sources.folder import folder
 from jtrain.errors import ConfigError, DataError
 from jtrain.table import options
 

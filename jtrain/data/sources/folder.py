@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 
 from jtrain.data.examples import BrokenRecord, DataSet, Wanted
-from jtrain.data.images import ImageSize, decode, measure
-from jtrain.data.stratify import in_test
+from jtrain.data.sources.images import ImageSize, decode, measure
+from jtrain.data.sources.stratify import in_test
 from jtrain.errors import ConfigError, DataError
 from jtrain.table import Fraction, did_you_mean
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from jtrain.data.pixels import (
+from jtrain.data.ops.pixels import (
     as_dtype,
     as_float,
     blend,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from jtrain.data.images import decode, measure
+from jtrain.data.sources.images import decode, measure
 
 ORIENTATION = 0x0112
 

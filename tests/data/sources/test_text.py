@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jtrain.data.examples import Wanted, check_targets, cut_validation, targets_of
-from jtrain.data.text import text
+from jtrain.data.sources.text import text
 from jtrain.data.workers import decodes
 from jtrain.errors import ConfigError, DataError
 from jtrain.table import options
@@ -193,7 +193,7 @@ def test_default_is_two_million_characters_and_more_can_be_asked_for(tmp_path, m
     dataset = text(TOKENS, length=1, test=0.0)
     by_hash = ["json/decoder.py", "abc.py", "ast.py"]  # the same in every process
     assert told(dataset, dataset.train).split()[1::2] == by_hash
-    monkeypatch.setattr("jtrain.data.text.DEFAULT_MOST", 12)
+    monkeypatch.setattr("jtrain.data.sources.text.DEFAULT_MOST", 12)
     assert len(told(dataset, text(TOKENS, length=1, test=0.0).train)) == 12
     assert len(told(dataset, text(TOKENS, length=1, test=0.0, most=20).train)) == 20
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path / "nothing"))

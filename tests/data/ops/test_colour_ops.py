@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageEnhance
 from scipy import stats
 
-from jtrain.data import colour_ops, pixels
 from jtrain.data.augment import build
+from jtrain.data.ops import colour_ops, pixels
 
 KEY = jax.random.fold_in(jax.random.key(3), 0)  # of the first op of a string
 LUMA = np.array([0.299, 0.587, 0.114])

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jtrain.data import tfds as module
 from jtrain.data.examples import ArrayExamples, BrokenRecord, Wanted, check_targets, targets_of
-from jtrain.data.tfds import find, tfds
-from jtrain.data.tfds_records import Records
+from jtrain.data.sources import tfds as module
+from jtrain.data.sources.tfds import find, tfds
+from jtrain.data.sources.tfds_records import Records
 from jtrain.errors import ConfigError, DataError
 
 NAMES = ("cat", "dog", "owl")
@@ -205,7 +205,7 @@ def test_second_time_decodes_nothing_and_imports_nothing_of_tfds(root, capsys):
     load(root)
     assert "decoding pets train: 12 examples once, kept in " in capsys.readouterr().err
     code = (
-        "import sys; from jtrain.data.examples import Wanted; from jtrain.data.tfds import tfds;"
+        "import sys; from jtrain.data.examples import Wanted; from jtrain.data.sources.tfds import tfds;"
         "tfds(Wanted(), name='pets', data_dir=sys.argv[1]);"
         "print('tensorflow_datasets' in sys.modules, 'tensorflow' in sys.modules)"
     )
@@ -216,7 +216,7 @@ def test_second_time_decodes_nothing_and_imports_nothing_of_tfds(root, capsys):
 
 def test_reading_records_never_imports_tensorflow(root):
     code = (
-        "import sys; from jtrain.data.examples import Wanted; from jtrain.data.tfds import tfds;"
+        "import sys; from jtrain.data.examples import Wanted; from jtrain.data.sources.tfds import tfds;"
         "tfds(Wanted(), name='pets', data_dir=sys.argv[1], cache=False)"
         ".train.arrays(); print('tensorflow' in sys.modules)"
     )

@@ -1,0 +1,1 @@
+"""The operations of augmentation, on batches of images."""
