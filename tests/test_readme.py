@@ -29,7 +29,13 @@ def test_a_refusal_reads_as_shown(command, answer, capsys):
 
 
 def test_files_that_are_linked_exist():
+    headings = {
+        f"#{line.lstrip('# ').lower().replace(' ', '-')}" for line in README.splitlines() if line.startswith("#")
+    }
     for link in re.findall(r"\]\(((?!http)[^)]+)\)", README):
+        if link.startswith("#"):
+            assert link in headings
+            continue
         assert (Path(__file__).resolve().parents[1] / link).exists(), link
 
 
