@@ -23,7 +23,7 @@ def get_config(arg=None):
         c.model.cnn.head = "flatten"
     else:
         c.task.name = "autoencoding"
-        c.task.autoencoding.corrupt = "noise(0.016)" if arg == "denoising" else ""
+        c.task.autoencoding.corrupt = "noise(0.25)" if arg == "denoising" else ""
         c.model.name = "autoencoder"
         c.model.autoencoder.features = (32, 64, 64)
         c.model.autoencoder.pools = 2

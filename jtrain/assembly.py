@@ -216,9 +216,11 @@ def _make_init(
 
     def init(given: Mapping[str, Any]) -> TrainState:
         key = jax.random.key(config.seed)
-        params, model_state = model.init(jax.random.fold_in(key, 0), jnp.asarray(example))
+        # What is new beside trained weights is no draw that those may have been trained with.
+        draws = jax.random.fold_in(key, 2 if config.transfer.init_from else 0)
+        params, model_state = model.init(draws, jnp.asarray(example))
         if initializer is not None:
-            params = reinitialise(params, jax.random.fold_in(key, 0), initializer, config.init.params)
+            params = reinitialise(params, draws, initializer, config.init.params)
         params, model_state = (
             tree.map_with_path(lambda path, leaf: given.get(f"{prefix}/{path}", leaf), part)  # noqa: B023
             for prefix, part in (("params", params), ("model_state", model_state))

@@ -223,4 +223,6 @@ def _near(pattern: str, names: Iterable[str]) -> str:
     starts = {name[: cut.start()] for name in names for cut in re.finditer(r"[/.]", name)}
     literal = re.split(r"[\\(\[.*+?|{^$]", pattern)[0].rstrip("/")
     near = nearest(literal, sorted(starts | set(names))) if literal else None
+    if near is not None and any(name.startswith(f"{near}/") for name in names):
+        near = f"{near}/.*"  # a pattern must match whole names
     return f"did you mean {near!r}?" if near else f"names are {some(names)}"

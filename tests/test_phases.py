@@ -149,6 +149,16 @@ def test_fine_tuning_takes_a_small_lr_of_its_own_and_says_so(tmp_path):
     assert int(state.step) == 0
 
 
+def test_a_new_head_is_no_draw_that_the_old_weights_were_trained_with(tmp_path):
+    scratch = tiny_run()
+    first = host(scratch.init_state().params)["head"]["kernel"]
+    train(scratch, tmp_path / "old")
+    run = assemble(tiny(transfer__init_from=str(tmp_path / "old"), transfer__reinit=("head/.*",)), data=blobs())
+    new = host(run.init_state().params)["head"]["kernel"]
+    assert abs(np.corrcoef(new.ravel(), first.ravel())[0, 1]) < 0.9
+    assert not np.array_equal(new, first)
+
+
 def test_weights_that_do_not_fit_leave_no_workdir_behind(tmp_path):
     train(tiny_run(), tmp_path / "old")
     c = tiny(transfer__init_from=str(tmp_path / "old"))

@@ -127,7 +127,10 @@ def test_broken_records_have_empty_rows_in_the_table_of_predictions(tmp_path):
     rows = (tmp_path / "p.csv").read_text().splitlines()
     assert rows[4] == "3"
     assert rows[5].count(",") == 5
-    np.testing.assert_array_equal(np.load(tmp_path / "p.npz")["weight"], [i != 3 for i in range(40)])
+    found = np.load(tmp_path / "p.npz")
+    np.testing.assert_array_equal(found["weight"], [i != 3 for i in range(40)])
+    np.testing.assert_array_equal(np.isnan(found["probabilities"]).all(1), [i == 3 for i in range(40)])
+    assert found["targets"][3] == found["predicted"][3] == -1
 
 
 def test_more_examples_than_there_are_is_refused():

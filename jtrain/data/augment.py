@@ -111,6 +111,13 @@ def check_inputs(text: str, input_shape: tuple[int, ...], key: str = "augment") 
             raise ConfigError(
                 f"{key}: {name} needs images of 3 channels (red, green, blue), the inputs are {list(input_shape)}"
             )
+        side = max(input_shape[:2]) if len(input_shape) == 3 else 0
+        for option, most in (("pad", side), ("size", 2 * side - 1)):
+            if name in ("pad_crop", "cutout") and given.get(option, 0) > most:
+                raise ConfigError(
+                    f"{key}: {name} with {option} {given[option]} leaves nothing of images {list(input_shape)}; "
+                    f"{option} must be at most {most}"
+                )
         if given.get("mode") == "reflect" and given["pad"] >= min(input_shape[:2]):
             raise ConfigError(
                 f"{key}: {name} cannot mirror {given['pad']} pixels of images {list(input_shape)}; "

@@ -1,6 +1,7 @@
 """Tasks: the loss, metrics and output activation that belong together."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -62,6 +63,9 @@ def with_metrics(task: Task, names: tuple[str, ...], kind: TargetKind | Literal[
     more: dict[str, Metric] = {}
     for name in names:
         more[name] = metrics.named(name)
+        top = re.fullmatch(r"top(\d+)_accuracy", name)
+        if top and int(top[1]) >= task.num_outputs:
+            raise ConfigError(f"metrics: {name!r} is always 1: there are {task.num_outputs} classes")
         if kind != "any" and kind not in metrics.takes(name):
             fitting = sorted(other for other in METRICS if kind in metrics.takes(other))
             raise ConfigError(f"metrics: {name!r} is not for this task's targets; choose from {', '.join(fitting)}")

@@ -55,7 +55,9 @@ def predict(
             place = _place(out, default_name(split if inputs is None else "inputs"))
             targets, weight = (None, None) if inputs is not None else _targets(run, split)
             files = write_predictions(place, found, targets, run.task.predictions, run.names, weight)
-            screen.line(f"{len(found):,} predictions in {' and '.join(map(str, files))}")
+            read = len(found) if weight is None else int((weight > 0).sum())
+            left = f" ({len(found) - read:,} records cannot be read)" if read < len(found) else ""
+            screen.line(f"{read:,} predictions{left} in {' and '.join(map(str, files))}")
     return found
 
 

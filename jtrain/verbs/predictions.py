@@ -32,7 +32,8 @@ def write_predictions(
     arrays, header, rows = _TABLES[kind](found, targets, names)
     whole: Any = arrays if targets is None else arrays | {"targets": targets}
     if weight is not None and not weight.all():
-        whole["weight"] = weight
+        bad = weight == 0
+        whole = {name: _blanked(array, bad) for name, array in whole.items()} | {"weight": weight}
         rows = (row if good else [] for row, good in zip(rows, weight, strict=True))
     paths = [out.with_name(out.name + ".npz")]
     write_atomic(paths[0], lambda file: np.savez(file, **whole))
@@ -44,6 +45,13 @@ def write_predictions(
         paths.append(out.with_name(out.name + ".csv"))
         write_atomic(paths[1], lambda file: file.write(text.getvalue().encode()))
     return paths
+
+
+def _blanked(array: np.ndarray, bad: np.ndarray) -> np.ndarray:
+    """A copy whose rows in `bad` say nothing: NaN, or -1 for whole numbers."""
+    copy = array.copy()
+    copy[bad] = np.nan if array.dtype.kind == "f" else -1
+    return copy
 
 
 Table = tuple[dict[str, np.ndarray], list[str], Iterable[Sequence[Any]]]  # arrays, header, rows

@@ -150,7 +150,7 @@ def test_inputs_that_are_no_images_are_refused():
     with pytest.raises(ConfigError, match="flip_lr needs images"):
         check_inputs("flip_lr", (8, 8))
     check_inputs("", (64,))
-    check_inputs("pad_crop(40)|flip_lr", (32, 32, 3))
+    check_inputs("pad_crop(32)|flip_lr", (32, 32, 3))
 
 
 def test_mirrored_border_must_be_smaller_than_the_image():

@@ -241,6 +241,9 @@ def test_numbers_as_class_targets_are_refused_with_the_task_that_takes_them():
         ),
         ({"loss__name": "multi_margin", "augment": "mixup(0.2)"}, r"augment: multi_margin takes no mixed targets"),
         ({"metrics": ("r2",)}, r"metrics: 'r2' is not for this task's targets; choose from accuracy"),
+        ({"metrics": ("top3_accuracy",)}, r"metrics: 'top3_accuracy' is always 1: there are 3 classes"),
+        ({"augment": "pad_crop(5)"}, r"augment: pad_crop with pad 5 leaves nothing of images \[4, 4, 1\]"),
+        ({"augment": "cutout(8)"}, r"augment: cutout with size 8 leaves nothing"),
         ({"metrics": ("acuracy",)}, r"metrics: no such metric 'acuracy'; did you mean 'accuracy'"),
         ({"task__name": "rotation", "tta": "flip_lr"}, r"tta: several views"),
         ({"task__name": "clasification"}, r"task\.name: no such choice 'clasification'; did you mean 'classification'"),
@@ -339,3 +342,14 @@ def test_variance_explained_is_that_of_centred_inputs_whatever_is_normalised():
         error = np.square(run.predict(state, "train") - images).mean(0)
         expected = 1 - (error / images.var(0)).mean()
         assert run.evaluate(state, "train")["explained"] == pytest.approx(expected, rel=1e-2, abs=0.05)
+
+
+UNLABELLED = {"array": IMAGES, "dict": {"train": IMAGES, "test": IMAGES[:8]}, "pair": (IMAGES, None)}
+
+
+@pytest.mark.parametrize("data", UNLABELLED.values(), ids=UNLABELLED)
+def test_a_task_without_labels_takes_inputs_alone(data, tmp_path):
+    run = assemble(config("rotation"), data=data)
+    assert np.isfinite(run.evaluate(run.init_state(), "train")["loss"])
+    np.savez(tmp_path / "a.npz", train_inputs=IMAGES)
+    assemble(config("rotation", data__name="npz", data__npz__path=str(tmp_path / "a.npz")))

@@ -25,14 +25,16 @@ _DIGITS_SPLIT_SEED = 20241  # of the fixed train and test split, never the run's
 
 
 def digits(wanted: Wanted, *, test: Fraction = 0.2) -> DataSet:
-    """The 1,797 handwritten digits that come with scikit-learn: uint8 [8, 8, 1], values 0 to 16, ten classes.
+    """The 1,797 handwritten digits that come with scikit-learn: uint8 [8, 8, 1], ten classes.
+
+    Their values of 0 to 16 become 0 to 255, which is what augmentation takes for black and white.
 
     Args:
       wanted: not used; the split is fixed.
       test: share of each class in the test split, at least one digit of it and not all; 0 is no test split.
     """
     table = _digits_table()
-    inputs = table[:, :64].reshape(-1, 8, 8, 1)
+    inputs = ((table[:, :64].astype(np.uint16) * 255 + 8) // 16).astype(np.uint8).reshape(-1, 8, 8, 1)
     targets = table[:, 64].astype(np.int32)
     held_out = in_test(targets, test, _DIGITS_SPLIT_SEED)
     return DataSet(
@@ -67,11 +69,12 @@ def npz(wanted: Wanted, *, path: str = "", inputs: str = "inputs", targets: str 
         there = [key for key in keys if key in arrays]
         if not there and split != "train":
             continue
-        for key in keys:
+        needed = keys[:1] if wanted.targets == "any" else keys
+        for key in needed:
             if key not in arrays:
                 has = ", ".join(sorted(arrays)) or "nothing"
                 raise DataError(f"data.npz: {file} has no {key!r}; it has: {has}")
-        given[split] = (arrays[keys[0]], arrays[keys[1]])
+        given[split] = (arrays[keys[0]], arrays.get(keys[1]))
     return _from_arrays(given, wanted, name=file.name, where=f"{file}: ")
 
 
@@ -88,11 +91,11 @@ def from_arrays(data: Mapping[str, tuple[Any, Any]] | tuple[Any, Any], wanted: W
     """A data set of your own arrays.
 
     Args:
-      data: {'train': (inputs [n, …], targets [n]), 'val': …, 'test': …}, or the pair of train alone. float64
-        becomes float32 and wide integers int32, which is what a device computes in; True and False are 1 and 0.
+      data: {'train': (inputs [n, …], targets [n]), 'val': …, 'test': …}, or the pair of train alone; for "any" inputs
+        alone will do in place of a pair. float64 becomes float32 and wide integers int32, which is what a device
+        computes in; True and False are 1 and 0.
       wanted: what the targets are: class numbers from 0 (as many classes as the greatest target of all splits
-        plus one), 0 or 1 for every class, numbers, or tokens, whose greatest may be an input too; for "any" they may be
-        missing (None).
+        plus one), 0 or 1 for every class, numbers, or tokens, whose greatest may be an input too.
 
     Raises:
       ConfigError: not such a dict or pair. DataError: naming the split whose arrays do not fit.
@@ -146,6 +149,9 @@ def as_inputs(inputs: np.ndarray, where: str) -> np.ndarray:
 
 
 def _from_arrays(data: Any, wanted: Wanted, *, name: str, where: str) -> DataSet:
+    if wanted.targets == "any":
+        whole = data if isinstance(data, Mapping) else {"train": data}
+        data = {split: (part, None) if hasattr(part, "shape") else part for split, part in whole.items()}
     if isinstance(data, tuple | list):
         data = {"train": data}
     if not isinstance(data, Mapping):
