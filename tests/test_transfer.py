@@ -273,7 +273,10 @@ def test_the_first_rename_that_matches_counts(workdir):
 @pytest.mark.parametrize(
     ("rules", "match"),
     [
-        ((("hed/(.*)", r"tail/\1"),), r"transfer\.rename: 'hed/\(\.\*\)' matches nothing in .*did you mean 'head/\.\*'\?"),
+        (
+            (("hed/(.*)", r"tail/\1"),),
+            r"transfer\.rename: 'hed/\(\.\*\)' matches nothing in .*did you mean 'head/\.\*'\?",
+        ),
         ((("xyzw.*", "a"),), "matches nothing .*names are conv/kernel, head/bias"),
         ((("params/head/bias", "a"),), "matches nothing"),
         ((("head", "tail"),), "'head' matches nothing"),  # all of a name must match
