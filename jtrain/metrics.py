@@ -117,7 +117,6 @@ METRIC_TAKES: dict[str, frozenset[str]] = {
     "perplexity": frozenset({"tokens"}),
     "bits_per_token": frozenset({"tokens"}),
 }
-HIGHER_IS_BETTER = frozenset(name for name, metric in METRICS.items() if metric.higher_is_better)
 
 
 def named(name: str) -> Metric:
@@ -138,13 +137,3 @@ def takes(name: str) -> frozenset[str]:
     """The kinds of targets that the metric called `name` is for; raises ConfigError as `named` does."""
     named(name)
     return METRIC_TAKES.get(name, METRIC_TAKES["top5_accuracy"])
-
-
-def higher_is_better(name: str) -> bool:
-    """Whether a metric such as "val/ema/accuracy" improves upwards; of the name the last part counts, "loss" is lower.
-
-    Raises:
-      ConfigError: there is no such metric.
-    """
-    last = name.split("/")[-1]
-    return last != "loss" and named(last).higher_is_better

@@ -34,6 +34,11 @@ def tiny(total="20steps", batch_size=10, **fields):
     c.checkpoint.every = "5steps"
     c.log.every = "3steps"
     c.optimizer.lr = 0.01
+    return put(c, **fields)
+
+
+def put(c, **fields):
+    """The config with dotted keys set, written with two underscores."""
     for key, value in fields.items():
         node = c
         *parents, last = key.split("__")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import put
 
 import jtrain
 from jtrain import config as configs
@@ -30,13 +31,7 @@ def config(name, **fields):
     c.mesh.devices = 1
     c.train.total, c.train.batch_size, c.train.eval_every = "30steps", 8, "30steps"
     c.optimizer.lr = 0.01
-    for key, value in fields.items():
-        *parents, last = key.split("__")
-        node = c
-        for parent in parents:
-            node = node[parent]
-        node[last] = value
-    return c
+    return put(c, **fields)
 
 
 INPUTS = RNG.normal(size=(64, 5)).astype(np.float32)
