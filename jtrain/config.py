@@ -191,15 +191,16 @@ def _check_choices(values: dict[str, Any], known: dict[str, Option]) -> None:
         name = chosen(section, values[f"{section}.name"], values["task.name"])
         if name not in table and ":" not in name:
             raise ConfigError(f"{section}.name: no such choice {name!r}{did_you_mean(name, table)}")
-        for key, opt in known.items():
-            parts = key.split(".")
-            if parts[0] != section or len(parts) != 3 or parts[1] == name:
-                continue
-            if values[key] != opt.default:
-                raise ConfigError(
-                    f"{key}: is set to {values[key]!r}, but {section}.name is {name!r}; "
-                    f"choose {parts[1]!r} or leave it at {opt.default!r}"
-                )
+        others = [key for key in known if key.startswith(f"{section}.") and key.count(".") == 2]
+        idle = [key for key in others if key.split(".")[1] != name and values[key] != known[key].default]
+        if idle:
+            first, *more = idle
+            rest = ", ".join(f"--config.{key}={known[key].default!r}" for key in more)
+            raise ConfigError(
+                f"{first}: is set to {values[first]!r}, but {section}.name is {name!r}; "
+                f"choose {first.split('.')[1]!r} or leave it at {known[first].default!r}"
+                + (f"; likewise {rest}" if rest else "")
+            )
         free = [key for key in values if key.startswith(f"{section}.{FREE}.")]
         if free and name in table:
             raise ConfigError(
