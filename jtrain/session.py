@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ from jtrain import config_files
 from jtrain import mesh as meshes
 from jtrain.control import Control
 from jtrain.errors import ConfigError, DataError
-from jtrain.io.checkpoint import Checkpoints, Restored
+from jtrain.io.checkpoint import Restored
 from jtrain.io.progress import Screen
 from jtrain.io.record import Record
 from jtrain.io.workdir import Workdir, write_text_atomic
 from jtrain.io.writers import check_tensorboard
 from jtrain.run import Run
 from jtrain.state import TrainState, from_flat
+from jtrain.weights_source import read_checkpoint
 
 OURS = frozenset({"lock", "events.jsonl", "metrics.jsonl"})  # files that a run killed at its very start may leave
 
@@ -197,7 +198,7 @@ def _parent(run: Run, branch: str, *, force: bool) -> tuple[tuple[str, str], Res
     if not (folder / "config.json").is_file():
         raise DataError(f"--branch={branch}: {folder} holds no run (no config.json)")
     changed = _changed(run, folder, force=force)
-    restored = restore_at(run, folder, at)
+    restored = read_checkpoint(folder, at, key="--branch", event=lambda kind, text: None, abstract=run.abstract)
     if restored.control.get("data") != run.fingerprint and not force:
         differing = _differing(restored.control.get("data", {}), run.fingerprint)
         raise ConfigError(f"--branch={branch}: that run had other data ({differing}); or give --resume=force")
@@ -207,31 +208,6 @@ def _parent(run: Run, branch: str, *, force: bool) -> tuple[tuple[str, str], Res
             f"{branch} has done {restored.step}: ask for more"
         )
     return (branch, str(folder)), restored, changed
-
-
-def restore_at(run: Run, workdir: Path, at: str, event: Callable[[str, str], None] | None = None) -> Restored:
-    """A checkpoint of a workdir that is only read: `latest`, `best`, or the number of a step.
-
-    Raises:
-      ConfigError: `at` is none of these. DataError: there is no such checkpoint, or it is damaged.
-    """
-    folder = workdir / "checkpoints"
-    checkpoints = Checkpoints(folder, keep=1, event=event or (lambda kind, text: None), read_only=True)
-    is_step = at.isascii() and at.isdigit() and len(at) <= 10
-    if at not in ("latest", "best") and not is_step:
-        raise ConfigError(
-            f"--at={at}: must be 'latest', 'best' or the number of a step; there are {checkpoints.steps()}"
-        )
-    restored = checkpoints.restore(int(at) if is_step else None, run.abstract)
-    if restored is None:
-        raise DataError(f"{folder}: holds no checkpoint yet")
-    if at == "best":
-        best = restored.control.get("best")
-        if not best:
-            raise DataError(f"{folder}: no evaluation has chosen a best step yet; use --at=latest")
-        restored = checkpoints.restore(best["step"], run.abstract)
-        assert restored is not None
-    return restored
 
 
 def _reopened(run: Run, record: Record, control: Control, changed: dict[str, tuple[Any, Any]], step: int) -> Control:

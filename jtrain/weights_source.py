@@ -12,7 +12,7 @@ import numpy as np
 
 from jtrain.errors import ConfigError, DataError
 from jtrain.io import weights
-from jtrain.io.checkpoint import Checkpoints, Restored
+from jtrain.io.checkpoint import Abstract, Checkpoints, Restored
 from jtrain.io.manifest import some
 from jtrain.models.torch_names import is_scaling
 
@@ -74,7 +74,9 @@ def read_source(init_from: str, layout: str) -> Source:
     return Source(words, *_parted(arrays), "flax", tuple(passed), ours=True, names=names_of(restored))
 
 
-def read_checkpoint(workdir: Path, at: str, *, key: str, event: Callable[[str, str], None]) -> Restored:
+def read_checkpoint(
+    workdir: Path, at: str, *, key: str, event: Callable[[str, str], None], abstract: Abstract | None = None
+) -> Restored:
     """A checkpoint of any run: `latest`, `best`, or the number of a step; the workdir is only read.
 
     Args:
@@ -82,9 +84,10 @@ def read_checkpoint(workdir: Path, at: str, *, key: str, event: Callable[[str, s
       at: which.
       key: the option that asks for it, with which messages begin.
       event: told (kind, text) when a damaged checkpoint is passed over.
+      abstract: step -> arrays by path that its state must match; None takes any.
 
     Raises:
-      ConfigError: `at` is none of these. DataError: there is no such checkpoint, or it is damaged.
+      ConfigError: `at` is none of these. DataError: there is no such checkpoint, it is damaged, or does not match.
     """
     folder = workdir / "checkpoints"
     is_step = at.isascii() and at.isdigit() and len(at) <= 10
@@ -95,14 +98,14 @@ def read_checkpoint(workdir: Path, at: str, *, key: str, event: Callable[[str, s
         raise DataError(f"{key}: {workdir}: {what}")
     checkpoints = Checkpoints(folder, keep=1, event=event, read_only=True)
     try:
-        restored = checkpoints.restore(int(at) if is_step else None)
+        restored = checkpoints.restore(int(at) if is_step else None, abstract)
         if restored is None:
             raise DataError(f"{folder}: holds no checkpoint yet")
         if at == "best":
             best = restored.control.get("best")
             if not best:
                 raise DataError(f"{folder}: no evaluation has chosen a best step yet; take the latest")
-            restored = checkpoints.restore(best["step"])
+            restored = checkpoints.restore(best["step"], abstract)
             assert restored is not None
     except DataError as error:
         raise DataError(f"{key}: {error}") from error

@@ -141,9 +141,10 @@ def test_fine_tuning_takes_a_small_lr_of_its_own_and_says_so(tmp_path):
     assert any("lr 0.0001 (for fine-tuning; adamw from scratch takes 0.001)" in line for line in header(run))
     state = run.init_state()
     old = tiny_run()
-    from jtrain.session import place_state, restore_at
+    from jtrain.session import place_state
+    from jtrain.weights_source import read_checkpoint
 
-    trained = place_state(old, restore_at(old, tmp_path / "old", "latest"))
+    trained = place_state(old, read_checkpoint(tmp_path / "old", "latest", key="--at", event=print))
     for a, b in zip(jax.tree.leaves(trained.params), jax.tree.leaves(state.params), strict=True):
         np.testing.assert_array_equal(a, b)
     assert int(state.step) == 0

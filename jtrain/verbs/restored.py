@@ -8,8 +8,9 @@ from jtrain.assembly import assemble
 from jtrain.errors import ConfigError, DataError
 from jtrain.io.progress import Screen
 from jtrain.run import Run
-from jtrain.session import place_state, restore_at
+from jtrain.session import place_state
 from jtrain.state import TrainState
+from jtrain.weights_source import read_checkpoint
 
 # What no weight depends on. Any other option would be evaluated, not the run as it was trained.
 MAY_CHANGE = (
@@ -50,7 +51,11 @@ def open_state(run: Run, workdir: str | Path, at: str | int = "latest", *, scree
       ConfigError: `at` is none of these. DataError: there is no such checkpoint, or it is damaged.
     """
     screen = screen or Screen.quiet()
-    restored = restore_at(run, Path(workdir), str(at), lambda kind, text: screen.line(f"{kind}: {text}"))
+
+    def tell(kind: str, text: str) -> None:
+        screen.line(f"{kind}: {text}")
+
+    restored = read_checkpoint(Path(workdir), str(at), key="--at", event=tell, abstract=run.abstract)
     stopped = restored.control.get("stopped") and str(at) == "latest"
     hint = "; the run was stopped early, its best is --at=best" if stopped else ""
     screen.line(f"checkpoint of update {restored.step} in {workdir}{hint}")

@@ -1,4 +1,5 @@
 import pytest
+from matplotlib.figure import Figure
 
 from jtrain.io.checkpoint import Checkpoints
 
@@ -20,3 +21,17 @@ def make(tmp_path, events):
     yield make
     for one in made:
         one._thread.shutdown()
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Every figure that is made, so that its axes can be read."""
+    figures = []
+    real = Figure.__init__
+
+    def note(self, *arguments, **options):
+        figures.append(self)
+        real(self, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "__init__", note)
+    return figures

@@ -3,24 +3,9 @@ import os
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from jtrain.errors import DataError
 from jtrain.io.plots import curves
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Every figure that is made, so that its axes can be read."""
-    figures = []
-    real = Figure.__init__
-
-    def note(self, *arguments, **options):
-        figures.append(self)
-        real(self, *arguments, **options)
-
-    monkeypatch.setattr(Figure, "__init__", note)
-    return figures
 
 
 def rows(groups=False):

@@ -1,23 +1,8 @@
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from jtrain.errors import DataError
 from jtrain.io.sheet import sheet
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Every figure that is made, so that its axes can be read."""
-    figures = []
-    real = Figure.__init__
-
-    def note(self, *arguments, **options):
-        figures.append(self)
-        real(self, *arguments, **options)
-
-    monkeypatch.setattr(Figure, "__init__", note)
-    return figures
 
 
 def shown(figure):

@@ -70,7 +70,10 @@ def test_every_16_bit_float_is_read_as_the_float32_of_the_same_value(path, name,
 
 def test_a_read_array_may_be_written_into(path):
     weights.write(path, {"a": np.ones(3, np.float32)}, {})
-    weights.read(path)["a"][0] = 2
+    found = weights.read(path)["a"]
+    found[0] = 2
+    assert found.tolist() == [2, 1, 1]
+    assert weights.read(path)["a"].tolist() == [1, 1, 1]
 
 
 def test_a_file_cut_short_anywhere_is_refused(path):
