@@ -72,7 +72,7 @@ def workdir(tmp_path):
     """workdir({step: state}, best=…, data=…): the folder of a run with these checkpoints."""
 
     def make(states=None, best=None, data=None):
-        checkpoints = Checkpoints(tmp_path / "w" / "checkpoints", keep=9, event=print)
+        checkpoints = Checkpoints(tmp_path / "w" / "checkpoints", keep=9, event=print, finite=False)
         for step, state in (states or {3: STATE | OTHERS}).items():
             checkpoints.save(step, state, {"best": best and {"step": best}, "data": data}, block=True)
         checkpoints.close()

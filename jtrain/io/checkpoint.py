@@ -1,13 +1,8 @@
 """Checkpoints that are whole or absent, written in the background, with a checksum per array and file."""
 
+import contextlib
 import dataclasses
-import functools
 import json
-import logging
-import os
-import shutil
-import sys
-import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,9 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from jtrain.errors import DataError
+from jtrain.errors import DataError, HeldError, NonFiniteError
+from jtrain.io import contents, parts, shelf
 from jtrain.io import manifest as manifests
-from jtrain.io.manifest import STATE, Damaged, some
+from jtrain.io.arrays import reason
+from jtrain.io.contents import Damaged
+from jtrain.io.manifest import STATE, some
+from jtrain.peers import ALONE, Peers
 
 Abstract = Callable[[int], Mapping[str, Any]]
 
@@ -36,20 +35,32 @@ class Checkpoints:
 
     A state is a flat dict of arrays by path. A control state is a dict of JSON values. A checkpoint is
     written under a name that starts with `.tmp-` and renamed when all of it is on the disk.
+
+    Several processes make the same saves in the same order; each writes what it owns into `state-<process>/`. What
+    there is to decide, process 0 decides. Each of them reads by itself.
     """
 
-    def __init__(self, folder: Path, *, keep: int, event: Callable[[str, str], None], read_only: bool = False):
+    def __init__(
+        self, folder: Path, *, keep: int, event: Callable[[str, str], None], read_only: bool = False,
+        peers: Peers = ALONE, finite: bool = True,
+    ) -> None:  # fmt: skip
         """Args:
-        folder: made at the first save.
+        folder: made at the first save; of several processes, on a file system that they share.
         keep: how many of the newest stay, at least 1; the best one stays besides.
         event: told (kind, text) when a damaged checkpoint is passed over.
         read_only: for verbs that look at another's run: neither save nor clean.
+        peers: the processes that save together.
+        finite: refuse a state that is not.
         """
         self.folder = folder
         self._read_only = read_only
         self._damaged: set[int] = set()  # found so by this object, and not yet written anew
         self._keep = max(1, keep)
         self._event = event
+        self._peers, self._leads = peers, peers.process == 0
+        self._finite = finite
+        self._saves = 0
+        self._cause: Exception | None = None  # of this process's last failure
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._saving: tuple[int, Future[None]] | None = None
 
@@ -63,24 +74,29 @@ class Checkpoints:
 
         Args:
           step: optimizer updates done.
-          state: arrays by path; they may be donated as soon as this returns.
+          state: arrays by path; they may be donated as soon as this returns. Arrays of JAX, which may be cut over all
+            processes, or NumPy's, which are the same in all of them.
           control: JSON values.
           best_step: the best checkpoint so far, which stays beside the newest.
           block: return only when it is on the disk.
 
         Raises:
-          DataError: this save (with `block`) or the one before failed; older checkpoints are unharmed.
+          DataError: this save (with `block`) or the one before failed, in any process; older checkpoints are unharmed.
+          NonFiniteError: likewise, because the state is not finite.
+          HeldError: likewise, because a process was lost.
         """
         assert not self._read_only
         self.wait()
         plain = json.loads(json.dumps(control))  # here, so that a wrong value fails at its caller
-        arrays = _snapshot(state)
-        self._saving = step, self._thread.submit(self._write, step, arrays, plain, best_step)
+        owned = parts.snapshot(state, self._peers.process)
+        self._saves += 1
+        key = f"save/{self.folder.name}/{step}/{self._saves}"
+        self._saving = step, self._thread.submit(self._write, key, step, owned, plain, best_step)
         if block:
             self.wait()
 
     def poll(self) -> None:
-        """Raises DataError if the last save has failed by now; does not wait."""
+        """Raises what `wait` raises if the last save has failed by now; does not wait."""
         if self._saving is not None and self._saving[1].done():
             self.wait()
 
@@ -88,21 +104,29 @@ class Checkpoints:
         """Waits for the save that is running.
 
         Raises:
-          DataError: it failed.
+          DataError: it failed, in any process. NonFiniteError: its state is not finite. HeldError: a process was lost.
         """
         if self._saving is None:
             return
         step, future = self._saving
         error = future.exception()
         self._saving = None  # after the wait: an interrupted wait must not lose the save
+        if isinstance(error, HeldError):
+            raise error
+        if isinstance(error, NonFiniteError):
+            raise NonFiniteError(
+                f"{self.folder}: checkpoint {step} is not saved: {error}; "
+                "older checkpoints are unharmed: go on from them with a lower optimizer.lr"
+            )
         if error is not None:
+            why = str(error) if isinstance(error, _Failed) else reason(error)
             raise DataError(
-                f"{self.folder}: cannot save checkpoint {step}: {_reason(error)}; "
+                f"{self.folder}: cannot save checkpoint {step}: {why}; "
                 f"older checkpoints are unharmed: mend it and start the same command again"
             ) from error
 
     def close(self) -> None:
-        """Waits for the last save and ends the thread; raises DataError if that save failed."""
+        """Waits for the last save and ends the thread; raises what `wait` raises."""
         try:
             self.wait()
         finally:
@@ -110,7 +134,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The committed steps, oldest first, but for those found damaged; damage shows only on reading."""
-        return [step for step in self._there() if step not in self._damaged]
+        return [step for step in shelf.steps(self.folder) if step not in self._damaged]
 
     def restore(self, step: int | None = None, abstract: Abstract | None = None) -> Restored | None:
         """Reads a checkpoint and verifies every byte of it.
@@ -123,7 +147,7 @@ class Checkpoints:
           DataError: no such step, all are damaged, or the state does not match `abstract`.
         """
         self.wait()
-        there = self._there()
+        there = shelf.steps(self.folder)
         if step is not None:
             if step not in there:
                 raise DataError(f"{self.folder}: no checkpoint {step}; there are: {some(there) or 'none'}")
@@ -155,144 +179,106 @@ class Checkpoints:
         """Removes what killed saves left behind. Only for the holder of the workdir's lock."""
         assert not self._read_only
         self.wait()
-        for leftover in self.folder.glob(".tmp-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        if self._leads:
+            shelf.sweep(self.folder)
 
-    def _there(self) -> list[int]:
-        if not self.folder.is_dir():
-            return []
-        names = [p.name for p in self.folder.iterdir() if p.is_dir()]
-        return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
+    def _write(
+        self, key: str, step: int, owned: Mapping[str, parts.Owned], control: dict[str, Any], best: int | None
+    ) -> None:
+        """The save of one process, in the background; all of them come to the same end."""
+        self._cause = None
+        try:
+            opened = self._peers.exchange(f"{key}/begin", self._begin(step, owned, control))
+            ended = _first(opened)
+            if not ended and "temporary" in opened[0]:
+                temporary = self.folder / opened[0]["temporary"]
+                told = self._peers.exchange(f"{key}/parts", self._write_own(temporary, owned), only=0)
+                ended = _first(told) or self._told(self._commit, step, temporary, told, control)
+            if self._leads and not ended:
+                ended = self._told(self._prune, step, best)
+            ended = self._peers.exchange(f"{key}/end", ended)[0]
+        except BaseException:
+            self._sweep_quietly()
+            raise
+        if ended:
+            self._sweep_quietly()
+            raise (NonFiniteError if ended["bad"] else _Failed)(ended["error"]) from self._cause
+        self._damaged.discard(step)
 
-    def _write(self, step: int, arrays: dict[str, np.ndarray], control: dict[str, Any], best: int | None) -> None:
-        if not self._holds(step, control):
-            self._commit(step, arrays, control)
+    def _begin(self, step: int, owned: Mapping[str, parts.Owned], control: dict[str, Any]) -> dict[str, Any]:
+        """What this process has to say before anything is written: that it must not be, or where to."""
+        found = self._told(parts.check_finite, owned) if self._finite else {}
+        if found or not self._leads:
+            return found
+
+        def begin() -> dict[str, Any]:
+            if shelf.holds(self.folder, step, control):
+                return {}
+            return {"temporary": shelf.begin(self.folder, step).name}
+
+        return self._told(begin)
+
+    def _write_own(self, temporary: Path, owned: Mapping[str, parts.Owned]) -> dict[str, Any]:
+        """Writes the parts of this process; what the manifest says of them."""
+
+        def write() -> dict[str, Any]:
+            if not self._leads:
+                contents.await_folder(temporary)
+            alone = self._peers.processes == 1
+            return parts.write(temporary, STATE if alone else f"{STATE}-{self._peers.process}", owned)
+
+        return self._told(write)
+
+    def _commit(self, step: int, temporary: Path, told: list[Any], control: dict[str, Any]) -> None:
+        """Makes a checkpoint of what all processes have written; done by process 0."""
+        if not self._leads:
+            return
+        manifest = manifests.make_manifest(step, control, told)
+        if self._peers.processes > 1:
+            contents.await_files(temporary, manifest["files"])
+        (temporary / manifests.NAME).write_bytes(manifests.encode(manifest))
+        contents.sync_one(temporary / manifests.NAME)
+        contents.sync_one(temporary)
+        shelf.put(self.folder, step, temporary)
+
+    def _prune(self, step: int, best: int | None) -> None:
         self._damaged.discard(step)
         # Later steps are left alone: they are damaged, and written anew when the run comes to them.
         whole = [s for s in self.steps() if s <= step]
         broken = [s for s in self._damaged if s <= step]
         for old in whole[: -self._keep] + broken:
             if old != best:
-                self._remove(old)
+                shelf.remove(self.folder, old)
                 self._damaged.discard(old)
 
-    def _commit(self, step: int, arrays: dict[str, np.ndarray], control: dict[str, Any]) -> None:
-        temporary = self.folder / f".tmp-{step}-{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
+    def _told(self, work: Callable[..., dict[str, Any] | None], *arguments: Any) -> dict[str, Any]:
+        """What a piece of work results in, or its "error": whatever it is, all processes must hear of it."""
         try:
-            temporary.mkdir(parents=True)
-            _write_arrays(temporary / STATE, arrays)
-            manifest = manifests.make_manifest(temporary, step, arrays, control)
-            (temporary / manifests.NAME).write_bytes(manifests.encode(manifest))
-            _sync(temporary)
-            if (self.folder / str(step)).exists():
-                self._remove(step)  # damaged, or of another control state
-            os.rename(temporary, self.folder / str(step))
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        _sync_one(self.folder)
+            return work(*arguments) or {}
+        except Exception as error:
+            self._cause = error
+            who = f"process {self._peers.process}: " if self._peers.processes > 1 else ""
+            return {"error": f"{who}{reason(error)}", "bad": isinstance(error, NonFiniteError)}
 
-    def _holds(self, step: int, control: dict[str, Any]) -> bool:
-        """Whether this step is there, whole, with this control state (a state is a function of its step)."""
-        folder = self.folder / str(step)
-        if not folder.exists():
-            return False
-        try:
-            manifest = manifests.read_manifest(folder, step)
-            manifests.verify_files(folder, manifest)
-        except Damaged:
-            return False
-        return manifest["control"] == control
-
-    def _remove(self, step: int) -> None:
-        # Renamed first, so that a kill in the middle leaves no half checkpoint under a good name.
-        doomed = self.folder / f".tmp-old-{step}-{os.getpid()}"
-        shutil.rmtree(doomed, ignore_errors=True)
-        os.rename(self.folder / str(step), doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+    def _sweep_quietly(self) -> None:
+        if self._leads:
+            with contextlib.suppress(OSError):  # what stays is swept at the next start
+                shelf.sweep(self.folder)
 
     def _read(self, step: int, abstract: Abstract | None) -> Restored:
         folder = self.folder / str(step)
         manifest = manifests.read_manifest(folder, step)
-        manifests.verify_files(folder, manifest)
+        contents.verify(folder, manifest["files"])
         if abstract is not None:
             manifests.check_match(manifest, abstract(step))
-        state = _read_arrays(folder / STATE, manifest["arrays"])
-        manifests.verify_arrays(state, manifest)
-        return Restored(step, state, manifest["control"])
+        manifests.check_memory(manifest)
+        return Restored(step, parts.read(folder, manifest["arrays"]), manifest["control"])
 
 
-def _snapshot(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    for leaf in state.values():
-        if hasattr(leaf, "copy_to_host_async"):
-            leaf.copy_to_host_async()  # all transfers under way before the first is waited for
-    return {path: np.array(leaf, order="C") for path, leaf in state.items()}
+def _first(told: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first error among what processes have told, or {}."""
+    return next((one for one in told if "error" in one), {})
 
 
-@functools.cache
-def _orbax() -> Any:
-    """orbax, imported here because it costs 0.3 s that a run without checkpoints saves; and made quiet."""
-    from orbax.checkpoint import v1 as ocp
-
-    logging.getLogger("absl").addFilter(_is_not_chatter)
-    logging.getLogger("asyncio").addFilter(_is_not_chatter)
-    sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
-    return ocp
-
-
-def _is_not_chatter(record: logging.LogRecord) -> bool:
-    """Whether a log record is not orbax telling, with a traceback, of an error that the save raises to us as well."""
-    if record.name == "asyncio":
-        return "never retrieved" not in str(record.msg) or not _is_of_orbax(record.exc_info)
-    return f"{os.sep}orbax{os.sep}" not in record.pathname or (record.levelno >= logging.ERROR and not record.exc_info)
-
-
-def _is_of_orbax(exc_info: Any) -> bool:
-    frames = traceback.walk_tb(exc_info[2]) if exc_info else ()
-    return any(f"{os.sep}orbax{os.sep}" in frame.f_code.co_filename for frame, _ in frames)
-
-
-def _unraisable(otherwise: Callable[[Any], Any], found: Any) -> None:
-    # tensorstore finishes writes of a failed save after orbax has closed the loop that waited for them.
-    if not (isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == "Event loop is closed"):
-        otherwise(found)
-
-
-def _write_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    filled = {path: array for path, array in arrays.items() if array.size}  # orbax refuses empty arrays
-    if filled:
-        _orbax().save(folder.absolute(), filled)
-
-
-def _read_arrays(folder: Path, records: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    state = {p: np.zeros(r["shape"], r["dtype"]) for p, r in records.items() if 0 in r["shape"]}
-    if len(state) < len(records):
-        try:
-            loaded = _orbax().load(folder.absolute())
-        except Exception as error:  # whatever orbax meets in files that passed their checksums
-            raise Damaged(f"{STATE}: {_reason(error)}") from error
-        state |= {path: np.asarray(array) for path, array in loaded.items()}
-    return dict(sorted(state.items()))
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        _sync_one(path)
-    _sync_one(folder)
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = str(error) or repr(error)
-    full = "No space left on device"
-    return full if full in text else text.splitlines()[0][:200]
+class _Failed(Exception):
+    """A save has failed, in this process or another; the text says why."""

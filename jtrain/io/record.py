@@ -7,22 +7,29 @@ from jtrain.errors import DataError
 from jtrain.io.checkpoint import Abstract, Checkpoints, Restored
 from jtrain.io.plots import curves
 from jtrain.io.progress import Screen
-from jtrain.io.workdir import cut_rows, write_json_atomic
+from jtrain.io.workdir import cut_rows, remove_leftovers, write_json_atomic
 from jtrain.io.writers import EventWriter, JsonlWriter, TensorBoardWriter
+from jtrain.peers import ALONE, Peers
+
+REPLACED = ("config.json", "metrics.jsonl", "best.json", "curves.png")  # files of a run that are written as a whole
 
 
 class Record:
-    """The files of one run, opened for writing.
+    """The files of one run, opened for writing. Of several processes the first writes all but the checkpoints.
 
     Args:
       folder: the workdir, held by the caller; None keeps rows in memory and saves nothing.
       screen: where events and evaluations are shown.
       keep: newest checkpoints to keep, beside the best.
       tensorboard: also write event files.
+      peers: the processes of the run, which all make the same calls.
     """
 
-    def __init__(self, folder: Path | None, *, screen: Screen, keep: int = 1, tensorboard: bool = False) -> None:
+    def __init__(
+        self, folder: Path | None, *, screen: Screen, keep: int = 1, tensorboard: bool = False, peers: Peers = ALONE
+    ) -> None:
         self.folder = folder
+        self._peers = peers
         self.rows: list[dict[str, Any]] = []
         self._screen = screen
         self._tensorboard_wanted = tensorboard
@@ -31,13 +38,20 @@ class Record:
         self._tensorboard: TensorBoardWriter | None = None
         self._checkpoints: Checkpoints | None = None
         if folder is not None:
-            self._events = EventWriter(folder / "events.jsonl")
-            self._checkpoints = Checkpoints(folder / "checkpoints", keep=keep, event=self.event)
-            self._checkpoints.clean()
+            if peers.leads:
+                self._events = EventWriter(folder / "events.jsonl")
+            self._checkpoints = Checkpoints(folder / "checkpoints", keep=keep, event=self.event, peers=peers)
+            if peers.leads:
+                self._checkpoints.clean()
+                remove_leftovers(folder, REPLACED)
 
     def restore(self, abstract: Abstract) -> Restored | None:
-        """The newest whole checkpoint, or None when there is none."""
-        return self._checkpoints.restore(None, abstract) if self._checkpoints else None
+        """The newest whole checkpoint, or None when there is none; for all processes the one that the first found."""
+        if self._checkpoints is None:
+            return None
+        restored = self._checkpoints.restore(None, abstract) if self._peers.leads else None
+        step = self._peers.exchange("restore", restored.step if restored else None)[0]
+        return restored if self._peers.leads or step is None else self._checkpoints.restore(step, abstract)
 
     def restore_step(self, step: int) -> Restored:
         """A checkpoint of this run; raises DataError when it is missing or damaged."""
@@ -51,7 +65,8 @@ class Record:
 
         A file that has lost rows is put aside: the checkpoints are worth more than the log.
         """
-        if self.folder is None:
+        if self.folder is None or not self._peers.leads:
+            self.rows = []
             return
         for writer in (self._metrics, self._tensorboard):
             if writer:
@@ -85,26 +100,30 @@ class Record:
             self._metrics.write(row)
         if self._tensorboard:
             self._tensorboard.write(row)
-        if split != "train":
+        if split != "train" and self._peers.leads:
             self._screen.row(row)
 
     def event(self, kind: str, text: str, step: int | None = None) -> None:
-        """One line in events.jsonl and on the screen."""
+        """One line in events.jsonl and on the screen; of other processes than the first, only what they alone know."""
         if self._events:
             self._events.write(kind, text, step)
-        self._screen.line(f"{kind}: {text}")
+        if self._peers.leads:
+            self._screen.line(f"{kind}: {text}")
+        elif kind == "data":
+            self._screen.line(f"process {self._peers.process}: {kind}: {text}")
 
     def best(self, best: dict[str, Any]) -> None:
         """Writes best.json."""
-        if self.folder is not None:
+        if self.folder is not None and self._peers.leads:
             write_json_atomic(self.folder / "best.json", best)
 
     def save(
         self, step: int, state: dict[str, Any], control: dict[str, Any], *, best_step: int | None, block: bool
     ) -> None:
         """Saves a checkpoint; the rows so far are safe on the disk before it counts."""
-        if self._checkpoints and self._metrics:
-            self._metrics.sync()
+        if self._checkpoints:
+            if self._metrics:
+                self._metrics.sync()
             control = control | {"rows": len(self.rows)}
             self._checkpoints.save(step, state, control, best_step=best_step, block=block)
 
@@ -117,7 +136,7 @@ class Record:
 
     def draw(self, watch: str) -> None:
         """Writes curves.png from the rows so far; a picture that fails is an event, not the end of a run."""
-        if self.folder is None or not self.rows:
+        if self.folder is None or not self.rows or not self._peers.leads:
             return
         try:
             curves(self.rows, self.folder / "curves.png", title=self.folder.name, metric=watch)

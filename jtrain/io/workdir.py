@@ -7,13 +7,16 @@ import json
 import math
 import os
 import socket
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from jtrain.errors import DataError, HeldError
+
+_LOOKS, _LOOK_AGAIN = 20, 0.05  # seconds between looks for the name of a lock's holder
 
 
 class Workdir:
@@ -110,6 +113,14 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             temporary.unlink()  # there only after a failure
 
 
+def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Removes what a kill in the midst of `write_atomic` left of these files. Only for the holder of the lock."""
+    for name in names:
+        for leftover in folder.glob(f".{name}.tmp-*"):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+
+
 def open_append(path: Path) -> Any:
     """A binary file at its end, after a newline: what a killed writer left unfinished stays a line of its own."""
     file = path.open("ab+")
@@ -168,8 +179,23 @@ def disk_error(path: Path, error: OSError) -> DataError:
 
 
 def _holder(lock_file: Path) -> str:
+    """Who holds the lock. It writes its name a moment after it has taken it; till then an older name may be there."""
+    name = "another process (it left no name yet)"
+    for _ in range(_LOOKS):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            held = json.loads(lock_file.read_bytes())
+            name = f"process {held['pid']} on {held['host']} since {held['start']}"
+            if held["host"] != socket.gethostname() or _is_alive(held["pid"]):
+                break
+        time.sleep(_LOOK_AGAIN)
+    return name
+
+
+def _is_alive(pid: int) -> bool:
     try:
-        held = json.loads(lock_file.read_bytes())
-        return f"process {held['pid']} on {held['host']} since {held['start']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process (it left no name yet)"
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        pass
+    return True

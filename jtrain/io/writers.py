@@ -24,22 +24,25 @@ class JsonlWriter:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open_append(path)
+            self._begun = os.fstat(self._file.fileno())
         except OSError as error:
             raise disk_error(path, error) from error
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Adds a row; raises DataError when the disk refuses it."""
+        """Adds a row; raises DataError when the disk refuses it, or the file is no longer where it was."""
         # The replacement of what UTF-8 cannot hold (part of a file name) is a JSON escape.
         line = json.dumps(plain(row), ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
         try:
+            self._check_place()
             self._file.write(line)
             self._file.flush()
         except OSError as error:
             raise disk_error(self.path, error) from error
 
     def sync(self) -> None:
-        """Waits until all rows are on the disk."""
+        """Waits until all rows are on the disk; raises DataError as `write` does."""
         try:
+            self._check_place()
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -51,6 +54,18 @@ class JsonlWriter:
             self._file.close()
         except OSError as error:
             raise disk_error(self.path, error) from error
+
+    def _check_place(self) -> None:
+        # A deleted or renamed file takes all that is written into it, and nobody finds it again.
+        try:
+            is_there = os.path.samestat(os.stat(self.path), self._begun)
+        except (FileNotFoundError, NotADirectoryError):
+            is_there = False
+        if not is_there:
+            raise DataError(
+                f"{self.path}: was moved or deleted while the run wrote it; "
+                "put its folder back and start the same command again"
+            )
 
 
 class EventWriter:

@@ -1,3 +1,5 @@
+import socket
+
 import pytest
 from matplotlib.figure import Figure
 
@@ -21,6 +23,20 @@ def make(tmp_path, events):
     yield make
     for one in made:
         one._thread.shutdown()
+
+
+@pytest.fixture
+def two_ports():
+    """The first of two ports, one after the other, that are free now."""
+    for _ in range(50):
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port = first.getsockname()[1]
+            try:
+                with socket.create_server(("127.0.0.1", port + 1)):
+                    return port
+            except (OSError, OverflowError):
+                continue
+    raise AssertionError("no two ports are free")
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jtrain.errors import DataError
-from jtrain.io import checkpoint, manifest
+from jtrain.errors import DataError, NonFiniteError
+from jtrain.io import arrays as arrays_io
+from jtrain.io import contents, manifest, shelf
 
 
 def arrays(seed=0):
@@ -84,6 +85,54 @@ def test_a_state_without_numbers_is_saved(make, state):
     assert restored.control == {"x": 1}
 
 
+@pytest.mark.parametrize("name", manifest.DTYPES)
+def test_every_type_of_number_is_saved(make, name):
+    state = {"a": np.arange(6).reshape(2, 3).astype(manifest.DTYPES[name])}
+    make().save(1, state, {}, block=True)
+    same(make().restore().state, state)
+
+
+@pytest.mark.parametrize("leaf", [np.array(["a"]), np.array([None]), np.zeros(2, "M8[s]"), np.zeros(2, ">f4,i1")])
+def test_what_is_no_array_of_numbers_is_refused_when_saved(make, leaf):
+    with pytest.raises(DataError, match="cannot save checkpoint 1: "):
+        make().save(1, {"a": leaf}, {}, block=True)
+    assert list(make().folder.iterdir()) == []
+
+
+BAD = {
+    "params/w": np.array([1, np.nan], np.float32),
+    "params/h": np.array([1, np.inf], ml_dtypes.bfloat16),
+    "ema/w": np.array(-np.inf, np.float32),
+    "model_state/mean": np.array([[np.nan]], np.float16),
+    "opt_state/0/mu/w": np.array([np.inf, 0], np.float32),
+    "opt_state/0/best": np.array(np.nan, np.float32),
+    "opt_state/c": np.array([complex(0, np.inf)], np.complex64),
+}
+GOOD = {
+    "opt_state/1/threshold": np.array(np.inf, np.float32),
+    "extra/seen": np.array([np.nan, np.inf], np.float32),
+    "params/n": np.array([2**31 - 1], np.int32),
+}
+
+
+@pytest.mark.parametrize("path", BAD)
+def test_a_state_that_is_not_finite_is_not_saved(make, path):
+    checkpoints = make(keep=1)
+    checkpoints.save(1, GOOD, {}, block=True)
+    before = files_of(checkpoints.folder)
+    checkpoints.save(2, GOOD | {path: BAD[path]}, {})  # the check is made in the background
+    with pytest.raises(NonFiniteError, match=f"checkpoint 2 is not saved: {path} holds (NaN|an infinity); older"):
+        checkpoints.wait()
+    assert files_of(checkpoints.folder) == before
+    checkpoints.save(2, GOOD, {}, block=True)
+    assert checkpoints.steps() == [2]
+
+
+def test_a_state_may_be_saved_for_the_very_reason_that_it_is_not_finite(make):
+    make(finite=False).save(1, BAD, {}, block=True)
+    same(make().restore().state, BAD)
+
+
 def test_nothing_saved_restores_nothing(make):
     assert make().restore() is None
     assert make().steps() == []
@@ -91,14 +140,14 @@ def test_nothing_saved_restores_nothing(make):
 
 def test_a_save_returns_before_it_is_written_and_the_next_waits_for_it(make, monkeypatch):
     gate, order = threading.Event(), []
-    real = checkpoint._write_arrays
+    real = arrays_io.write_arrays
 
     def slow(folder, given):
         gate.wait(10)
         real(folder, given)
         order.append("written")
 
-    monkeypatch.setattr(checkpoint, "_write_arrays", slow)
+    monkeypatch.setattr(arrays_io, "write_arrays", slow)
     checkpoints = make()
     checkpoints.save(1, arrays(1), {})
     assert checkpoints.steps() == []
@@ -138,7 +187,7 @@ def test_saving_a_whole_step_again_changes_nothing_but_who_is_kept(make):
 def test_a_failed_save_removes_nothing(make, monkeypatch):
     checkpoints = make(keep=1)
     checkpoints.save(1, arrays(1), {}, block=True)
-    monkeypatch.setattr(checkpoint, "_write_arrays", no_space)
+    monkeypatch.setattr(arrays_io, "write_arrays", no_space)
     with pytest.raises(DataError):
         checkpoints.save(2, arrays(2), {}, block=True)
     assert checkpoints.steps() == [1]
@@ -155,7 +204,7 @@ def no_space(folder, given):
 def test_a_full_disk_is_told_at_the_next_call_once_and_leaves_nothing(make, monkeypatch, ask):
     checkpoints = make()
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_write_arrays", no_space)
+        patch.setattr(arrays_io, "write_arrays", no_space)
         checkpoints.save(4, arrays(), {})
         calls = {
             "save": lambda: checkpoints.save(5, arrays(), {}),
@@ -172,7 +221,7 @@ def test_orbax_meeting_a_full_disk_is_told_as_such(make, monkeypatch):
     def fail(folder, given):
         raise ValueError('RESOURCE_EXHAUSTED: Error writing "x": [OS error 28: No space left on device]\nmore')
 
-    monkeypatch.setattr(checkpoint, "_write_arrays", fail)
+    monkeypatch.setattr(arrays_io, "write_arrays", fail)
     with pytest.raises(DataError, match="checkpoint 4: No space left on device; older"):
         make().save(4, arrays(), {}, block=True)
 
@@ -231,13 +280,13 @@ def test_a_save_becomes_visible_whole_by_one_rename(make, monkeypatch):
     def spy(source, target):
         if Path(target) == checkpoints.folder / "1":  # orbax renames too
             assert not os.path.exists(target)
-            manifest.verify_files(source, manifest.read_manifest(source, 1))
-            renames.append(source.name)
+            contents.verify(source, manifest.read_manifest(source, 1)["files"])
+            renames.append(source.name[:7])
         real(source, target)
 
-    monkeypatch.setattr(checkpoint.os, "rename", spy)
+    monkeypatch.setattr(shelf.os, "rename", spy)
     checkpoints.save(1, arrays(), {}, block=True)
-    assert renames == [f".tmp-1-{os.getpid()}"]
+    assert renames == [".tmp-1-"]
 
 
 QUIET = """

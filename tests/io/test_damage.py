@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from jtrain.errors import DataError
-from jtrain.io import checkpoint, manifest
+from jtrain.io import arrays as arrays_io
+from jtrain.io import manifest
 from jtrain.io.checkpoint import Checkpoints
 
 
@@ -100,6 +101,39 @@ def test_damage_to_any_file_is_noticed_and_the_one_before_is_used(whole, make, e
         assert events[0][1].endswith("using 300")
 
 
+def flip_bits(whole, folder, count):
+    """Flips a bit of the newest checkpoint, `count` times anew; how often that was noticed, and the one before used."""
+    generator, noticed = np.random.default_rng(0), 0
+    shutil.copytree(whole, folder)
+    targets = files_of(folder / "400")
+    ends = np.cumsum([path.stat().st_size for path in targets])
+    for position in generator.integers(ends[-1], size=count):
+        number = int(np.searchsorted(ends, position, side="right"))
+        target, events = targets[number], []
+        content = target.read_bytes()
+        at, bit = int(position - (ends[number] - len(content))), int(generator.integers(8))
+        target.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
+        checkpoints = Checkpoints(folder, keep=5, event=lambda *e, events=events: events.append(e), read_only=True)
+        restored = checkpoints.restore()
+        assert restored.step == 300, (target, at, bit)
+        same(restored.state, arrays(3))
+        assert len(events) == 1
+        assert target.relative_to(folder / "400").as_posix() in events[0][1]
+        assert checkpoints.steps() == [300]
+        noticed += 1
+        target.write_bytes(content)
+    return noticed
+
+
+def test_twenty_random_bits_are_all_noticed(whole, tmp_path):
+    assert flip_bits(whole, tmp_path / "c", 20) == 20
+
+
+@pytest.mark.faults
+def test_two_hundred_random_bits_are_all_noticed(whole, tmp_path):
+    assert flip_bits(whole, tmp_path / "c", 200) == 200
+
+
 def test_every_bit_of_a_manifest_counts(whole, tmp_path):
     content = (whole / "400" / "manifest.json").read_bytes()
     for position in range(0, len(content), 7):
@@ -113,7 +147,7 @@ def test_every_bit_of_a_manifest_counts(whole, tmp_path):
 def test_an_array_that_orbax_reads_wrongly_is_noticed(make, monkeypatch):
     checkpoints = make()
     checkpoints.save(1, arrays(), {}, block=True)
-    real = checkpoint._read_arrays
+    real = arrays_io.read_arrays
     for path in arrays():
         if path == "params/empty":
             continue
@@ -124,7 +158,7 @@ def test_an_array_that_orbax_reads_wrongly_is_noticed(make, monkeypatch):
             state[path].reshape(-1).view(np.uint8)[-1] ^= 1
             return state
 
-        monkeypatch.setattr(checkpoint, "_read_arrays", wrong)
+        monkeypatch.setattr(arrays_io, "read_arrays", wrong)
         with pytest.raises(DataError, match="checksum differs"):
             checkpoints.restore(1)
 
@@ -147,6 +181,29 @@ def test_a_path_that_leads_out_of_the_checkpoint_is_refused(make, name):
     path.write_bytes(manifest.encode(inside))
     with pytest.raises(DataError, match="leads out of the checkpoint"):
         checkpoints.restore(1)
+
+
+def test_a_kill_while_a_step_is_replaced_loses_neither(make):
+    checkpoints = make(keep=1)
+    checkpoints.save(1, arrays(1), {"try": 1}, block=True)
+    (checkpoints.folder / "1").rename(checkpoints.folder / ".old-1")  # as between the two renames
+    (checkpoints.folder / ".tmp-1-beef").mkdir()
+    checkpoints.clean()
+    assert [p.name for p in checkpoints.folder.iterdir()] == ["1"]
+    same(make().restore().state, arrays(1))
+    (checkpoints.folder / ".old-1").mkdir()  # as after them
+    checkpoints.clean()
+    assert [p.name for p in checkpoints.folder.iterdir()] == ["1"]
+
+
+def test_clean_removes_a_link_and_not_what_it_leads_to(make, tmp_path):
+    checkpoints = make()
+    checkpoints.save(1, arrays(1), {}, block=True)
+    (tmp_path / "kept").mkdir()
+    (checkpoints.folder / ".tmp-2-beef").symlink_to(tmp_path / "kept")
+    checkpoints.clean()
+    assert [p.name for p in checkpoints.folder.iterdir()] == ["1"]
+    assert (tmp_path / "kept").is_dir()
 
 
 def test_all_damaged_is_an_error_that_names_each(make):

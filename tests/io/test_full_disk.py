@@ -23,9 +23,9 @@ checkpoints.close()
 """
 OTHERS = """
 import asyncio, logging, sys
-from jtrain.io import checkpoint
+from jtrain.io import arrays
 
-checkpoint._orbax()
+arrays.orbax()
 logging.getLogger("absl").error("of another")
 async def fail():
     raise ValueError("lost")
