@@ -11,7 +11,7 @@ import numpy as np
 
 from jtrain import config as configs
 from jtrain import mesh as meshes
-from jtrain import pipeline, tasks, transfer, tree
+from jtrain import pipeline, sharding, tasks, transfer, tree
 from jtrain.data import augment, views
 from jtrain.data.examples import DataSet
 from jtrain.data.order import Order
@@ -24,9 +24,11 @@ from jtrain.models.initializers import reinitialise
 from jtrain.models.prepare import Scaling, prepare
 from jtrain.models.pure import Model
 from jtrain.phases import build_optimizers, make_begin
-from jtrain.precision import PRECISIONS
+from jtrain.precision import PRECISIONS, cast
+from jtrain.remat import Remat, make_remat
 from jtrain.run import Optimizer, Phase, Run
-from jtrain.state import TrainState, new_state, to_flat
+from jtrain.shards import OverShards, make_over_shards
+from jtrain.state import TrainState, from_flat, new_state, to_flat
 from jtrain.step import StepOptions, make_train_step
 from jtrain.tasks import Task
 
@@ -50,7 +52,7 @@ def assemble(
     """
     configs.validate(config)
     config = _with_given(config, model, data)
-    mesh = meshes.make_mesh(config.mesh.devices)
+    mesh = meshes.make_mesh(config.mesh.devices, config.mesh.fsdp)
     dataset = pipeline.load(config, data)
     clock = _clock(config, len(dataset.train))
     order = Order(len(dataset.train), clock.batch_size, config.seed)
@@ -60,19 +62,22 @@ def assemble(
 
     scaling = pipeline.statistics(config, dataset)
     task = _task(config, dataset, scaling)
-    inner, model_name = build_model(config, model, task.num_outputs)
+    inner, model_name, remat = build_model(config, model, task.num_outputs)
     pure = prepare(inner, scaling, task.rescale, PRECISIONS[config.precision])
     params = check_shapes(pure, model_name, task, sample, targets, config.augment)
     paths = sorted(tree.flatten(params))
+    cut = sharding.cut_parameters(params, mesh, config.mesh.rules)
     options = _step_options(config, clock, mesh)
     optimizers = build_optimizers(config, clock, paths)
 
     on_all, constrain = meshes.replicated(mesh), meshes.make_constrain(mesh)
     tta = views.build_views(config.tta) if config.tta else None
-    eval_step = make_eval_step(model=pure, task=task, views=tta, constrain=constrain)
-    predict_step = make_predict_step(model=pure, task=task, views=tta, constrain=constrain)
+    whole = _gathering(pure, cut, PRECISIONS[config.precision])
+    over_shards = _over_shards(config, mesh)
+    eval_step = make_eval_step(model=whole, task=task, views=tta, constrain=constrain, over_shards=over_shards)
+    predict_step = make_predict_step(model=whole, task=task, views=tta, constrain=constrain)
     init = _make_init(config, pure, sample, optimizers[0][1], options)
-    phases = _phases(config, pure, task, optimizers, options, init, mesh)
+    phases = _phases(config, whole, task, optimizers, options, init, mesh, cut, over_shards, remat)
     fingerprint = pipeline.fingerprint(dataset)
     names = fingerprint["names"] if task.names is None else None
     like, options_of_start = to_flat(phases[0].shapes), transfer.Options(**config.transfer.to_dict())
@@ -94,7 +99,7 @@ def assemble(
         phases=phases,
         eval_step=jax.jit(eval_step, out_shardings=on_all),
         predict_step=jax.jit(predict_step, out_shardings=on_all),
-        init=jax.jit(init, out_shardings=on_all),
+        init=jax.jit(init, out_shardings=phases[0].shardings),
         starting=functools.cache(lambda: transfer.start(options_of_start, config.model.name, like, names)),
     )
 
@@ -124,9 +129,11 @@ def _phases(
     options: StepOptions,
     init: Callable[[Any], TrainState],
     mesh: jax.sharding.Mesh,
+    cut: Mapping[str, jax.sharding.NamedSharding],
+    over_shards: OverShards | None,
+    remat: Remat,
 ) -> tuple[Phase, ...]:
     """The steps of every phase; they are compiled when they are first taken."""
-    on_all = meshes.replicated(mesh)
     shapes = jax.eval_shape(init, {})
     phases: list[Phase] = []
     for start, optimizer in optimizers:
@@ -140,6 +147,8 @@ def _phases(
             accumulate=options.accumulate,
             unroll=options.unroll,
             loss_scaling=options.loss_scaling,
+            over_shards=over_shards,
+            remat=make_remat(remat, gathers=any(map(sharding.is_cut, cut.values()))),
         )
         train_step = make_train_step(
             gradient=gradient,
@@ -151,17 +160,50 @@ def _phases(
         begin = make_begin(optimizer, options)
         if phases:
             shapes = jax.eval_shape(begin, shapes)
+        shardings = from_flat(sharding.cut_alike(to_flat(shapes), shapes.params, cut), shapes)
         phases.append(
             Phase(
                 start=start,
                 optimizer=optimizer,
                 gradient=gradient,
-                train_step=jax.jit(train_step, donate_argnums=0, out_shardings=on_all),
-                begin=jax.jit(begin, out_shardings=on_all),
+                train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh))),
+                begin=jax.jit(begin, out_shardings=shardings),
                 shapes=shapes,
+                shardings=shardings,
             )
         )
     return tuple(phases)
+
+
+def _gathering(model: Model, cut: Mapping[str, jax.sharding.NamedSharding], dtype: Any) -> Model:
+    """The model with parameters that are cut over devices, made whole where it is applied."""
+    gather = sharding.make_gather(cut)
+    if not any(map(sharding.is_cut, cut.values())):
+        return model
+
+    def apply(params: Any, *given: Any, **options: Any) -> Any:
+        return model.apply(gather(cast(params, dtype)), *given, **options)  # cast first: half as much is sent about
+
+    return Model(model.init, apply)
+
+
+def _over_shards(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> OverShards | None:
+    """What computes virtual shards apart; None where there are none."""
+    shards, batch_size, accumulate = config.mesh.shards, config.train.batch_size, config.train.accumulate
+    if not shards:
+        return None
+    if shards % mesh.size:
+        raise ConfigError(
+            f"mesh.shards: {shards} do not divide among {mesh.size} devices; set mesh.devices to a power of two"
+        )
+    if batch_size % shards:
+        raise ConfigError(f"mesh.shards: {shards} does not divide train.batch_size {batch_size}")
+    if batch_size // shards % accumulate:
+        raise ConfigError(
+            f"train.accumulate: {accumulate} micro-batches do not divide the {batch_size // shards} examples of each "
+            f"of the {shards} shards"
+        )
+    return make_over_shards(mesh, shards)
 
 
 def _with_given(config: ml_collections.ConfigDict, model: Any, data: Any) -> ml_collections.ConfigDict:

@@ -11,6 +11,7 @@ from jtrain.config import chosen
 from jtrain.io.progress import count_words, duration_words, sparkline
 from jtrain.phases import starting_lr
 from jtrain.run import Run
+from jtrain.sharding import is_cut
 
 
 def version() -> str:
@@ -29,7 +30,7 @@ def header(run: Run, workdir: Path | None = None) -> list[str]:
         ("model", model(run)),
         ("data", data(run)),
         ("task", task(run)),
-        ("devices", f"{meshes.describe(run.mesh)} · {run.config.precision} · data {_placement(run)}"),
+        ("devices", f"{meshes.describe(run.mesh)}{_cut(run)} · {run.config.precision} · data {_placement(run)}"),
         ("optimizer", optimizer(run)),
         ("schedule", schedule(run)),
         ("training", f"{run.config.train.total} = {run.clock.total:,} updates of {run.batch_size:,} examples"),
@@ -116,6 +117,10 @@ def extras(run: Run) -> str:
     found, config, options = [], run.config, run.options
     if options.accumulate > 1:
         found.append(f"{options.accumulate} micro-batches an update")
+    if config.mesh.shards:
+        found.append(f"{config.mesh.shards} virtual shards, the same bits on any number of devices that divides them")
+    if config.train.remat != "none":
+        found.append(f"computed again in the backward pass ({config.train.remat})")
     if options.ema_decay:
         found.append(f"averaged parameters, decay {options.ema_decay:g}")
     if options.loss_scaling:
@@ -127,6 +132,15 @@ def extras(run: Run) -> str:
     if config.early_stopping.metric:
         found.append(f"stops early on {config.early_stopping.metric}")
     return " · ".join(found)
+
+
+def _cut(run: Run) -> str:
+    """How much of the parameters is cut over devices."""
+    if run.mesh.shape[meshes.FSDP] == 1:
+        return ""
+    leaves = zip(jax.tree.leaves(run.shapes.params), jax.tree.leaves(run.phases[0].shardings.params), strict=True)
+    numbers = sum(leaf.size for leaf, lies in leaves if is_cut(lies))
+    return f" ({count_words(numbers)} of {count_words(run.parameter_count)} parameters cut)"
 
 
 def _placement(run: Run) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from jtrain import metrics
 from jtrain.gradient import select
 from jtrain.models.pure import Model
+from jtrain.shards import OverShards
 from jtrain.step import IN_FLIGHT
 from jtrain.tasks import Batch, Task
 
@@ -19,7 +20,14 @@ Views = Callable[[jax.Array], list[jax.Array]]  # inputs [batch, …] -> several
 Apply = Callable[[Any, Any, jax.Array], jax.Array]
 
 
-def make_eval_step(*, model: Model, task: Task, views: Views | None, constrain: Callable[[Batch], Batch]) -> EvalStep:
+def make_eval_step(
+    *,
+    model: Model,
+    task: Task,
+    views: Views | None,
+    constrain: Callable[[Batch], Batch],
+    over_shards: OverShards | None = None,
+) -> EvalStep:
     """`eval_step(params, model_state, data, rows) -> sums` of the loss and every metric, pure.
 
     Args:
@@ -27,15 +35,21 @@ def make_eval_step(*, model: Model, task: Task, views: Views | None, constrain: 
       task: whose loss and metrics are measured.
       views: test-time augmentation; the outputs of all views are pooled. None: the inputs as they are.
       constrain: cuts the batch over the devices.
+      over_shards: computes virtual shards apart; None: the batch in one piece.
     """
     outputs_of = _make_outputs(model, task, views)
+
+    def measured(batch: Batch, params: Any, model_state: Any) -> metrics.Sums:
+        outputs = outputs_of(params, model_state, batch["inputs"])
+        return metrics.weighted_sums(task.per_example(outputs, batch["targets"]), batch["weight"])
 
     def eval_step(params: Any, model_state: Any, data: Batch, rows: jax.Array | None) -> metrics.Sums:
         batch = select(data, rows, constrain)
         if task.pretext is not None:
             batch = task.pretext(batch, None)
-        outputs = outputs_of(params, model_state, batch["inputs"])
-        return metrics.weighted_sums(task.per_example(outputs, batch["targets"]), batch["weight"])
+        if over_shards is None:
+            return measured(batch, params, model_state)
+        return over_shards(lambda _, *given: (measured(*given), ()), batch, params, model_state)[0]
 
     return eval_step
 

@@ -16,7 +16,10 @@ from jtrain.optim.optimizers import OPTIMIZERS
 from jtrain.optim.plateau import EarlyStopping, Plateau, watching
 from jtrain.optim.schedules import SCHEDULES
 from jtrain.precision import PRECISIONS
-from jtrain.table import Count, Natural, Positive, Range, Share, Time
+from jtrain.remat import Remat
+from jtrain.sharding import check_axes
+from jtrain.shards import check_shards
+from jtrain.table import Count, Natural, Positive, Range, Share, Size, Time
 from jtrain.tasks import TASKS
 
 # A choice is a section with a `name`; every entry of its table has a sub-tree of options beside it,
@@ -80,6 +83,7 @@ FIELDS: dict[str, tuple[Any, Any]] = {
     "train.batch_size": (Count, 128),
     "train.eval_every": (Annotated[str, Time("1epochs")], "1epochs"),
     "train.accumulate": (Annotated[int, Range(1, 2**16)], 1),
+    "train.remat": (Remat, "none"),
     "train.on_nan": (Literal["raise", "skip", "rollback"], "raise"),
     "train.on_nan_limit": (Count, 10),
     "train.rollback_scale": (Annotated[float, Range(0, 1, above=True, below=True)], 0.5),
@@ -90,6 +94,12 @@ FIELDS: dict[str, tuple[Any, Any]] = {
     "checkpoint.every": (Annotated[str, Time("10%")], "10%"),
     "checkpoint.keep": (Annotated[int, Range(1, 1000)], 2),
     "mesh.devices": (Annotated[int, Range(0, 2**20)], 0),
+    "mesh.fsdp": (Size, 1),
+    "mesh.rules": (Annotated[tuple, check_axes], ()),
+    "mesh.shards": (Annotated[int, Range(0, 2**20), check_shards], 0),
+    "mesh.heartbeat": (Annotated[float, Range(3, 3600)], 10.0),
+    "mesh.start_timeout": (Annotated[float, Range(1, 86400)], 300.0),
+    "mesh.step_timeout": (Annotated[float, Range(10, 86400)], 600.0),
     "log.every": (Annotated[str, Time("50steps")], "50steps"),
     "log.tensorboard": (bool, False),
     "log.smaller": (str, ""),
@@ -100,6 +110,8 @@ NEEDS: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "train.on_nan_limit": ("train.on_nan", lambda v: v != "raise", "'skip' or 'rollback'"),
     "train.rollback_scale": ("train.on_nan", lambda v: v == "rollback", "'rollback'"),
     "optimizer.batch_scaling": ("optimizer.reference_batch", bool, "above 0"),
+    "mesh.rules": ("mesh.fsdp", lambda v: v > 1, "above 1"),
+    "mesh.shards": ("mesh.fsdp", lambda v: v == 1, "1: virtual shards need whole parameters"),
     "ema.kind": ("ema.decay", bool, "above 0, such as 0.9"),
     "init.params": ("init.name", lambda v: v != "model", "the name of an initializer"),
     "data.mean": ("data.normalize", bool, "True"),

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from flax import linen as nn
 
 from jtrain import config as configs
 from jtrain.data.augment import build as build_augment
@@ -14,23 +15,35 @@ from jtrain.data.augment import build_mix
 from jtrain.errors import ConfigError, JtrainError
 from jtrain.gradient import prepared
 from jtrain.models.pure import Model, as_model
+from jtrain.remat import Remat
 from jtrain.table import parameters
 from jtrain.tasks import Task
 
 
-def build_model(config: ml_collections.ConfigDict, given: Any, num_outputs: int) -> tuple[Model, str]:
-    """(model, its name): the one given, or the config's with a head of `num_outputs`."""
+def build_model(config: ml_collections.ConfigDict, given: Any, num_outputs: int) -> tuple[Model, str, Remat]:
+    """(model, its name, what of train.remat is left to do): the one given, or the config's with a head of
+    `num_outputs`. A module with an attribute `remat` computes its blocks again by itself."""
+    module, name = _module(config, given, num_outputs)
+    kind: Remat = config.train.remat
+    # Around cut parameters stands a `jax.checkpoint` anyway.
+    own = isinstance(module, nn.Module) and isinstance(getattr(module, "remat", None), bool)
+    if kind == "blocks" and config.mesh.fsdp == 1 and own:
+        return as_model(module.clone(remat="in turn")), name, "none"
+    return as_model(module), name, kind
+
+
+def _module(config: ml_collections.ConfigDict, given: Any, num_outputs: int) -> tuple[Any, str]:
     if given is not None:
         named = isinstance(given, type) or inspect.isfunction(given)
-        return as_model(given), given.__name__ if named else type(given).__name__
+        return given, given.__name__ if named else type(given).__name__
     factory, model_options = configs.choice(config, "model")
     name = config.model.name
     if name in configs.CHOICES["model"][1]:
-        return as_model(factory(num_outputs, **model_options)), name
+        return factory(num_outputs, **model_options), name
     try:
         if "rngs" in parameters(factory):  # NNX: made anew from each key
-            return as_model(functools.partial(factory, **model_options)), name
-        return as_model(factory(**model_options)), name
+            return functools.partial(factory, **model_options), name
+        return factory(**model_options), name
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model.name: {name} cannot be made from model.options {model_options}: {error}") from error
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jtrain import metrics, tree
 from jtrain.models.pure import Model
+from jtrain.shards import OverShards
 from jtrain.state import TrainState
 from jtrain.tasks import Batch, Task
 
@@ -58,6 +59,8 @@ def make_gradient(
     accumulate: int,
     unroll: bool,
     loss_scaling: bool,
+    remat: Callable[[Callable[..., Any]], Callable[..., Any]],
+    over_shards: OverShards | None,
 ) -> Gradient:
     """`gradient(state, data, rows) -> (gradients of trainable parameters, sums, model_state)`, pure.
 
@@ -74,16 +77,15 @@ def make_gradient(
       accumulate: micro-batches.
       unroll: write them out one after another instead of a loop.
       loss_scaling: the state's `extra["loss_scale"]` multiplies the loss, and divides the gradients.
+      remat: the loss as a function -> the same, whose backward pass keeps less.
+      over_shards: computes virtual shards apart, each with batch statistics and dropout of its own; None: the batch in
+        one piece.
     """
 
-    def gradient(state: TrainState, data: Batch, rows: jax.Array | None) -> tuple[Any, metrics.Sums, Any]:
-        batch = select(data, rows, constrain)
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        batch = prepared(batch, key, task=task, augment=augment, mix=mix)
-        key = jax.random.fold_in(key, DROPOUT)
-        fixed, trained = tree.split(state.params, frozen)
-        weight = jnp.maximum(batch["weight"].sum(), 1.0)
-        scale = state.extra["loss_scale"] if loss_scaling else None
+    def of_part(
+        batch: Batch, key: jax.Array, trained: Any, fixed: Any, model_state: Any, weight: jax.Array, scale: Any
+    ) -> tuple[Any, metrics.Sums, Any]:
+        """The part that some examples have in gradients and sums; `weight` is that of the whole batch."""
 
         def loss_fn(trained: Any, model_state: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
             params = tree.merge(trained, fixed)
@@ -93,11 +95,32 @@ def make_gradient(
             loss = sums["loss"][0] / weight
             return loss if scale is None else loss * scale, (sums, model_state)
 
-        grad = jax.grad(loss_fn, has_aux=True)
+        grad = jax.grad(remat(loss_fn), has_aux=True)
         if accumulate == 1:
-            grads, (sums, model_state) = grad(trained, state.model_state, batch, key)
+            grads, (sums, model_state) = grad(trained, model_state, batch, key)
+            return grads, sums, model_state
+        return _accumulated(grad, trained, model_state, batch, key, accumulate, unroll)
+
+    def gradient(state: TrainState, data: Batch, rows: jax.Array | None) -> tuple[Any, metrics.Sums, Any]:
+        batch = select(data, rows, constrain)
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        batch = prepared(batch, key, task=task, augment=augment, mix=mix)
+        key = jax.random.fold_in(key, DROPOUT)
+        fixed, trained = tree.split(state.params, frozen)
+        scale = state.extra["loss_scale"] if loss_scaling else None
+        if over_shards is None:
+            weight = jnp.maximum(batch["weight"].sum(), 1.0)
+            grads, sums, model_state = of_part(batch, key, trained, fixed, state.model_state, weight, scale)
         else:
-            grads, sums, model_state = _accumulated(grad, trained, state.model_state, batch, key, accumulate, unroll)
+
+            def of_shard(number: jax.Array, batch: Batch, key: jax.Array, *whole: Any) -> tuple[Any, Any]:
+                grads, sums, model_state = of_part(batch, jax.random.fold_in(key, number), *whole)
+                return (grads, sums), model_state
+
+            weights = {"weight": batch["weight"]}
+            weight, _ = over_shards(lambda number, batch: (batch["weight"].sum(), ()), weights)
+            whole = key, trained, fixed, state.model_state, jnp.maximum(weight, 1.0), scale
+            (grads, sums), model_state = over_shards(of_shard, batch, *whole)
         if scale is not None:
             grads = jax.tree.map(lambda g: g / scale, grads)
         return grads, sums, model_state

@@ -61,6 +61,7 @@ class Phase:
       train_step: compiled `(state, data, rows) -> (state, sums)`; the state is donated.
       begin: compiled; a state of the phase before -> one of this phase.
       shapes: abstract state, for restoring and counting.
+      shardings: how it lies on the mesh: a sharding for every leaf.
     """
 
     start: int
@@ -69,6 +70,7 @@ class Phase:
     train_step: TrainStep
     begin: Callable[[TrainState], TrainState]
     shapes: TrainState
+    shardings: TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +180,9 @@ class Run:
     def init_state(self) -> TrainState:
         """A new state at step 0, on the mesh: drawn from the config's seed, but for weights to start from."""
         start = self.starting()
-        return self.init(start.arrays if start else {})
+        given = start.arrays if start else {}
+        shardings = to_flat(self.phases[0].shardings)
+        return self.init(meshes.place(given, {path: shardings[path] for path in given}))
 
     @property
     def watch(self) -> str:

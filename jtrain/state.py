@@ -1,6 +1,7 @@
 """All that training carries from one update to the next, as one pytree."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -63,7 +64,7 @@ def to_flat(state: TrainState) -> dict[str, Any]:
     return {_path(keys): leaf for keys, leaf in leaves}
 
 
-def from_flat(flat: dict[str, np.ndarray], like: TrainState) -> TrainState:
+def from_flat(flat: Mapping[str, Any], like: TrainState) -> TrainState:
     """The state with the containers of `like` and the leaves of `flat` (same paths as `to_flat`)."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     return jax.tree_util.tree_unflatten(structure, [flat[_path(keys)] for keys, _ in leaves])

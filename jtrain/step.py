@@ -173,6 +173,7 @@ def advance(
     stop: int,
     *,
     block: bool = False,
+    may: Callable[[int], bool] = lambda step: True,
     on_step: Callable[[int, metrics.Sums], bool] | None = None,
 ) -> tuple[list[TrainState], list[list[metrics.Sums]], int]:
     """Moves every state from update `start` to update `stop`.
@@ -184,6 +185,7 @@ def advance(
       start: updates that every state has done.
       stop: updates that it shall have done.
       block: wait for every step (simulated devices).
+      may: asked before each update; when it returns False, no further one is begun.
       on_step: called with the updates done and the first member's sums once a step is on its way;
         when it returns True, no further step is begun.
 
@@ -195,6 +197,8 @@ def advance(
     if len(feeds) not in (1, len(states)):
         raise ValueError(f"{len(feeds)} feeds for {len(states)} states; give one, or one each")
     for step in range(start, stop):
+        if not may(step):
+            return states, sums, step
         given = [feed(step) for feed in feeds]
         for i, state in enumerate(states):
             states[i], found = train_step(state, *given[i % len(given)])

@@ -7,6 +7,7 @@ import optax
 import pytest
 from helpers import blobs, tiny
 
+from jtrain import mesh as meshes
 from jtrain.assembly import assemble
 from jtrain.config import base
 from jtrain.data.order import Order
@@ -149,9 +150,35 @@ def test_streamed_run_on_eight_devices_trains_and_resumes(tmp_path):
     assert int(again.state.step) == 12
 
 
-def test_several_processes_and_missing_devices_are_refused(monkeypatch):
+def test_missing_devices_and_a_part_of_those_of_several_processes_are_refused(monkeypatch):
     with pytest.raises(ConfigError, match=r"mesh\.devices: 99 asked for, 8 there"):
         make_mesh(99)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(ConfigError, match="2 processes"):
-        make_mesh()
+    with pytest.raises(ConfigError, match=r"mesh\.devices: 4 asked for, 8 there \(cpu\) in 2 processes"):
+        make_mesh(4)
+    assert make_mesh(8).size == make_mesh().size == 8
+
+
+def test_mesh_in_words():
+    assert meshes.describe(make_mesh(1)) == "1 × cpu"
+    assert meshes.describe(make_mesh(8)) == "8 × cpu, data-parallel"
+    assert meshes.describe(make_mesh(8, 2)) == "8 × cpu, data 4 × fsdp 2"
+
+
+def test_a_tree_is_placed_by_a_tree_of_shardings_that_may_end_above_its_leaves():
+    mesh = make_mesh(8, 2)
+    tree = {"a": {"b": np.ones((16, 2)), "c": np.ones(8)}, "d": np.float32(3)}
+    placed = meshes.place(tree, {"a": meshes.by_data(mesh), "d": meshes.replicated(mesh)})
+    assert [len(x.addressable_shards[0].data) for x in (placed["a"]["b"], placed["a"]["c"])] == [2, 1]
+    assert placed["d"].sharding.is_fully_replicated
+    np.testing.assert_array_equal(np.asarray(placed["a"]["b"]), tree["a"]["b"])
+
+
+@pytest.mark.parametrize("size", [16, 13])
+def test_one_process_holds_all_positions_of_a_batch(size):
+    mesh = make_mesh(8, 2)
+    np.testing.assert_array_equal(meshes.local_rows(mesh, size), np.arange(size))
+    batch = {"inputs": np.random.default_rng(0).normal(size=(size, 3)), "targets": np.arange(size)}
+    for name, values in meshes.place_local(batch, mesh, size).items():
+        np.testing.assert_allclose(np.asarray(values), batch[name])
+        assert values.sharding == meshes.for_batch(mesh, size), name

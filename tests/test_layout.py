@@ -9,10 +9,25 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "jtrain"
 FLOORS = {
-    0: {"errors", "durations", "mesh", "tree", "table", "shipped", "signals"},
+    0: {
+        "errors",
+        "durations",
+        "hub",
+        "launchers",
+        "mesh",
+        "peers",
+        "pod",
+        "remat",
+        "sharding",
+        "shards",
+        "tree",
+        "table",
+        "shipped",
+        "signals",
+    },
     1: {"state", "losses", "scores", "metrics", "precision", "io"},
     2: {"optim", "models", "data"},
-    3: {"tasks", "fields", "config", "config_files", "gradient", "step", "evaluation"},
+    3: {"tasks", "fields", "config", "config_errors", "config_files", "gradient", "step", "evaluation"},
     4: {
         "run",
         "control",
@@ -27,6 +42,7 @@ FLOORS = {
         "session",
         "supervise",
         "failure",
+        "readout",
     },
     5: {"loop"},
     6: {"verbs"},

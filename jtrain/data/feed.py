@@ -35,7 +35,8 @@ class Feed:
     Args:
       examples: the split; where it is Tolerant, its broken records have weight 0. Resident data have an array "weight"
         [n] float32 then, but only if any is broken.
-      mesh: the devices; batches are cut over them, resident data copied to each.
+      mesh: the devices; batches are cut over them, resident data copied to each. A process fetches what its own
+        devices hold.
       resident: keep all examples on the device.
       check: called on every streamed batch, without broken records; raises DataError on bad values. Threads call it.
       workers: fetch streamed examples, where that is work; None fetches them in this process, one batch at a time.
@@ -136,6 +137,7 @@ class Feed:
         return self._data, meshes.place(rows, meshes.for_batch(self._mesh, len(rows)))
 
     def _streamed(self, rows: np.ndarray) -> Given:
+        size, rows = len(rows), rows[meshes.local_rows(self._mesh, len(rows))]
         fetched = np.maximum(rows, 0)
         inputs, targets = self._fetch(fetched)
         weight = self._weight(fetched)
@@ -145,7 +147,7 @@ class Feed:
         elif good.any():
             self._check(inputs[good], targets[good], fetched[good])
         batch = {"inputs": inputs, "targets": targets, "weight": weight * (rows >= 0).astype(np.float32)}
-        return meshes.place(batch, meshes.for_batch(self._mesh, len(rows))), None
+        return meshes.place_local(batch, self._mesh, size), None
 
     def _weight(self, rows: np.ndarray) -> np.ndarray:
         """[b] float32 of examples that were fetched."""

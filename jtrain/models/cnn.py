@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from jtrain.errors import ConfigError
 from jtrain.models.layers import ACTIVATIONS, Activation, Conv, batch_norm, check_images, hidden_init, max_pool
+from jtrain.remat import as_block
 from jtrain.table import Fraction, Natural, Size
 
 FEATURES = (32, 64, 128, 128)
@@ -64,6 +65,7 @@ def conv_blocks(
         x = conv_block(x, width, activation, norm=norm, index=i, train=train)
         if i < pools:
             x = max_pool(x)
+        x = as_block(x)
     return x
 
 

@@ -6,6 +6,7 @@ import jax
 from flax import linen as nn
 
 from jtrain.models.layers import ACTIVATIONS, Activation, hidden_init
+from jtrain.remat import as_block
 from jtrain.table import Fraction, Range, Size
 
 
@@ -29,7 +30,7 @@ class HighwayLayer(nn.Module):
         bias = nn.initializers.constant(self.gate_bias)
         kernel = hidden_init("sigmoid")
         gate = jax.nn.sigmoid(nn.Dense(width, kernel_init=kernel, bias_init=bias, name="gate")(inputs))
-        return ACTIVATIONS[self.activation](hidden) * gate + inputs * (1 - gate)
+        return as_block(ACTIVATIONS[self.activation](hidden) * gate + inputs * (1 - gate))
 
 
 class Highway(nn.Module):

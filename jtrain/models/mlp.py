@@ -4,6 +4,7 @@ import jax
 from flax import linen as nn
 
 from jtrain.models.layers import ACTIVATIONS, Activation, hidden_init
+from jtrain.remat import as_block
 from jtrain.table import Fraction, Size
 
 FEATURES = (256, 256)
@@ -17,7 +18,7 @@ def dense_layers(
     for i, width in enumerate(features):
         x = nn.Dense(width, kernel_init=hidden_init(activation), name=f"dense{i}")(x)
         x = ACTIVATIONS[activation](x)
-        x = nn.Dropout(dropout, deterministic=not train, name=f"dropout{i}")(x)
+        x = as_block(nn.Dropout(dropout, deterministic=not train, name=f"dropout{i}")(x))
     return x
 
 

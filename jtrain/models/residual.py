@@ -1,10 +1,15 @@
 """What residual networks share: names of blocks, stochastic depth, rematerialisation."""
 
 from collections.abc import Iterator
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+from jtrain.remat import after
+
+Recomputed = bool | Literal["in turn"]
 
 
 class StochasticDepth(nn.Module):
@@ -40,6 +45,32 @@ def block_names(blocks: tuple[int, ...]) -> Iterator[tuple[int, int, str]]:
             yield stage, block, f"stage{stage + 1}_block{block + 1}"
 
 
-def rematerialised(block: type[nn.Module]) -> type[nn.Module]:
-    """The block class, called with (inputs, train), computed anew in the backward pass; name its instances."""
-    return nn.remat(block, static_argnums=(2,))  # 0 is the module itself
+def blocks_of(block: type[nn.Module], remat: Recomputed) -> type[nn.Module]:
+    """The block class, called with (inputs, train); name its instances.
+
+    Args:
+      block: as it is written.
+      remat: whether the backward pass computes a block again from its inputs; "in turn" makes it wait on CPU too until
+        that block's gradient is there (see `jtrain.remat.after`), which cannot be inside of `jax.checkpoint`.
+    """
+    if remat == "in turn":
+        return _in_turn(block)
+    return nn.remat(block, static_argnums=(2,)) if remat else block  # 0 is the module itself
+
+
+def _in_turn(block: type[nn.Module]) -> type[nn.Module]:
+    class InTurn(block):  # type: ignore[misc, valid-type]
+        @nn.compact
+        def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
+            def plain(module: nn.Module, inputs: jax.Array) -> jax.Array:
+                return block.__call__(module, inputs, train)
+
+            def forward(module: nn.Module, inputs: jax.Array) -> tuple[jax.Array, Any]:
+                return nn.vjp(nn.remat(plain), module, inputs)
+
+            def backward(vjp: Any, gradient: jax.Array) -> Any:
+                return after(vjp, gradient)(gradient)
+
+            return nn.custom_vjp(plain, forward, backward)(self, inputs)
+
+    return InTurn

@@ -8,7 +8,8 @@ from flax import linen as nn
 
 from jtrain.errors import ConfigError
 from jtrain.models.layers import ACTIVATIONS, Activation, Conv, batch_norm, check_images, max_pool_3x3
-from jtrain.models.residual import StochasticDepth, block_names, drop_rates, rematerialised
+from jtrain.models.residual import Recomputed, StochasticDepth, block_names, blocks_of, drop_rates
+from jtrain.remat import as_block
 from jtrain.table import Fraction, Natural
 
 # Blocks of each stage: He et al. 2016, table 1.
@@ -69,7 +70,7 @@ class Block(nn.Module):
             x = batch_norm(train=train, name=f"norm{i}", zero=self.zero_init and last)(x)
             x = x if last else activate(x)
         x = StochasticDepth(self.drop, name="stochastic_depth")(x, train)
-        return activate(x + self._shortcut(inputs, layers[-1][0], train))
+        return as_block(activate(x + self._shortcut(inputs, layers[-1][0], train)))
 
     def _shortcut(self, inputs: jax.Array, features: int, train: bool) -> jax.Array:
         more = features - inputs.shape[-1]
@@ -94,7 +95,7 @@ class ResNet(nn.Module):
     zero_init: bool = False
     stochastic_depth: float = 0.0
     dropout: float = 0.0
-    remat: bool = False
+    remat: Recomputed = False
 
     @nn.compact
     def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
@@ -104,7 +105,7 @@ class ResNet(nn.Module):
         x = ACTIVATIONS[self.activation](batch_norm(train=train, name="stem_norm")(x))
         if self.form == "imagenet":
             x = max_pool_3x3(x)
-        make = rematerialised(Block) if self.remat else Block
+        make = blocks_of(Block, self.remat)
         drops = drop_rates(self.stochastic_depth, sum(self.blocks))
         for (stage, block, name), drop in zip(block_names(self.blocks), drops, strict=True):
             stride = 2 if stage > 0 and block == 0 else 1

@@ -6,8 +6,9 @@ import jax
 from flax import linen as nn
 
 from jtrain.models.layers import ACTIVATIONS, Activation, batch_norm, check_images
-from jtrain.models.residual import StochasticDepth, block_names, drop_rates, rematerialised
+from jtrain.models.residual import Recomputed, StochasticDepth, block_names, blocks_of, drop_rates
 from jtrain.models.resnet import conv
+from jtrain.remat import as_block
 from jtrain.table import Fraction, Size
 
 
@@ -39,7 +40,7 @@ class WideBlock(nn.Module):
         x = activate(batch_norm(train=train, name="norm2")(x))
         x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
         x = conv(self.features, 3, 1, "conv2")(x)
-        return shortcut + StochasticDepth(self.drop, name="stochastic_depth")(x, train)
+        return as_block(shortcut + StochasticDepth(self.drop, name="stochastic_depth")(x, train))
 
 
 class WideResNet(nn.Module):
@@ -51,13 +52,13 @@ class WideResNet(nn.Module):
     activation: str
     dropout: float = 0.0
     stochastic_depth: float = 0.0
-    remat: bool = False
+    remat: Recomputed = False
 
     @nn.compact
     def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
         check_images(inputs, "model.wide_resnet")
         x = conv(16, 3, 1, "stem")(inputs)
-        make = rematerialised(WideBlock) if self.remat else WideBlock
+        make = blocks_of(WideBlock, self.remat)
         blocks = (self.blocks,) * 3
         drops = drop_rates(self.stochastic_depth, sum(blocks))
         for (stage, block, name), drop in zip(block_names(blocks), drops, strict=True):
