@@ -12,6 +12,7 @@ _HOME = {
     "assemble": "jtrain.assembly",
     "train": "jtrain.loop",
     "advance": "jtrain.step",
+    "connect": "jtrain.pod",
     "load": "jtrain.config_files",
     "evaluate": "jtrain.verbs.evaluate",
     "predict": "jtrain.verbs.predict",

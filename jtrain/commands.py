@@ -1,9 +1,10 @@
 """The commands of the command line: flags and overrides to a call of a verb, one function each."""
 
 # What takes time to import is imported where it is used, so that a mistyped command is refused at once.
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jtrain.errors import ConfigError
@@ -23,28 +24,37 @@ def _setup() -> None:
 
 
 def _load(values: dict[str, str], overrides: dict[str, str]) -> Any:
-    """The config of a command, valid."""
+    """The config of a command, valid; the screen says so before one is run."""
     from pathlib import Path
 
     from jtrain import config as configs
     from jtrain import config_files
     from jtrain.shipped import shipped
 
+    trust = bool(values["trust"])
+    _look_here(trust or any(":" in text for key, text in overrides.items() if key.endswith(".name")))
     if values["config"]:
-        config = config_files.load(values["config"])
+        if python := config_files.python_of(values["config"]):
+            from jtrain.io.progress import Screen
+            from jtrain.launchers import detect
+
+            _look_here(True)
+            cluster = detect(os.environ, **_cluster_flags(values))
+            if cluster is None or cluster.process == 0:
+                Screen().line(f"config: runs {python}")
+        config = config_files.load(values["config"], overrides, trust=trust)
     elif values["workdir"] and (path := Path(values["workdir"]) / "config.json").is_file():
-        config = config_files.from_json(path)
+        config = config_files.read_config(path, overrides, trust=trust)
     elif values["branch"]:
         from jtrain.session import parse_branch
 
-        config = config_files.from_json(parse_branch(values["branch"])[0] / "config.json")
+        parent = parse_branch(values["branch"])[0] / "config.json"
+        config = config_files.read_config(parent, overrides, trust=trust)
     elif values["workdir"]:
         raise ConfigError(f"--workdir={values['workdir']}: holds no run to resume; to begin one, add --config=…")
     else:
         names = ", ".join(shipped())
         raise ConfigError(f"--config: is missing; for example --config=digits (shipped: {names}; see --help)")
-    for key, text in overrides.items():
-        config_files.override(config, key, text)
     configs.validate(config)
     for key in PATHS:  # a run can be resumed from any folder
         *parents, last = key.split(".")
@@ -52,6 +62,56 @@ def _load(values: dict[str, str], overrides: dict[str, str]) -> Any:
         if node[last]:
             node[last] = str(Path(node[last]).expanduser().absolute())
     return config
+
+
+@contextlib.contextmanager
+def _joined(values: dict[str, str], config: Any = None) -> Iterator[Any]:
+    """The processes of a run that several were started for; none of them waits for one that has failed."""
+    from jtrain import config as configs
+    from jtrain.errors import HeldError, Interrupted, JtrainError
+    from jtrain.pod import connect
+
+    mesh = (config or configs.base()).mesh
+    times: dict[str, Any] = {name: mesh[name] for name in ("heartbeat", "start_timeout", "step_timeout")}
+    peers = connect(**_cluster_flags(values), **times)
+    try:
+        yield peers
+    except Interrupted:  # all of them are
+        peers.leave()
+        raise
+    except JtrainError as error:
+        _left(peers, str(error), error.exit_code)
+        raise
+    except Exception as error:
+        peers.wait_for_news()  # it may be the consequence of another's end, which ends this process as well
+        reason = " ".join(str(error).split())[:300] or repr(error)
+        if "DEADLINE_EXCEEDED" in reason:  # of JAX: they are all there, but one is far behind
+            _left(peers, reason, HeldError.exit_code)
+            raise HeldError(f"the processes did not come to a collective in time: {reason}; start again") from error
+        _left(peers, reason, 70)
+        raise
+    peers.leave()
+
+
+def _cluster_flags(values: dict[str, str]) -> dict[str, Any]:
+    return {name: values[name] for name in ("coordinator", "processes", "process")}
+
+
+def _left(peers: Any, reason: str, code: int) -> None:
+    """Ends in front of the others; this process is not held up at its exit by waiting for them."""
+    import atexit
+
+    peers.leave(reason, code)
+    if peers.processes > 1:
+        atexit.register(os._exit, code)  # runs before what JAX has registered, which waits for all processes
+
+
+def _look_here(parts: bool) -> None:
+    """Lets the parts that a command asks for be in the current folder; else nothing that lies there is imported."""
+    from jtrain.config_files import look_in
+
+    if parts:
+        look_in("")
 
 
 def _train(values: dict[str, str], overrides: dict[str, str]) -> None:
@@ -65,11 +125,13 @@ def _train(values: dict[str, str], overrides: dict[str, str]) -> None:
     from jtrain.loop import train
     from jtrain.verbs.summary import summary
 
-    workdir = Path(values["workdir"] or f"runs/{_name(values)}-{time.strftime('%Y%m%d-%H%M%S')}")
-    screen, force = Screen(), values["resume"] == "force"
-    result = train(assemble(config), workdir, screen=screen, force=force, branch=values["branch"])
-    for line in summary(result):
-        screen.line(line)
+    with _joined(values, config) as peers:
+        named = f"runs/{_name(values)}-{time.strftime('%Y%m%d-%H%M%S')}"
+        workdir = Path(values["workdir"] or peers.exchange("workdir", named)[0])
+        screen, force = Screen(), values["resume"] == "force"
+        result = train(assemble(config), workdir, screen=screen, force=force, branch=values["branch"], peers=peers)
+        for line in summary(result) if peers.leads else ():
+            screen.line(line)
 
 
 def _name(values: dict[str, str]) -> str:
@@ -94,30 +156,35 @@ def _check(values: dict[str, str], overrides: dict[str, str]) -> None:
 
 def _evaluate(values: dict[str, str], overrides: dict[str, str]) -> None:
     _need_workdir("eval", values)
+    _look_here(bool(values["trust"]))
     _setup()
     from jtrain.io.progress import Screen
     from jtrain.verbs.evaluate import evaluate
 
-    evaluate(
-        values["workdir"], split=values["split"] or "test", at=values["at"] or "latest", overrides=overrides,
-        screen=Screen(),
-    )  # fmt: skip
+    with _joined(values) as peers:
+        evaluate(
+            values["workdir"], split=values["split"] or "test", at=values["at"] or "latest", overrides=overrides,
+            trust=bool(values["trust"]), screen=Screen() if peers.leads else Screen.quiet(),
+        )  # fmt: skip
 
 
 def _predict(values: dict[str, str], overrides: dict[str, str]) -> None:
     _need_workdir("predict", values)
     if values["inputs"] and values["split"]:
         raise ConfigError("--split: is not for predict with --inputs")
+    _look_here(bool(values["trust"]))
     _setup()
     from jtrain.io.progress import Screen
     from jtrain.verbs.predict import default_name, inputs_of, predict
 
     split = values["split"] or "test"
-    predict(
-        values["workdir"], split=split, at=values["at"] or "latest", overrides=overrides, screen=Screen(),
-        inputs=inputs_of(values["inputs"]) if values["inputs"] else None,
-        out=values["out"] or os.path.join(values["workdir"], default_name(values["inputs"] or split)),
-    )  # fmt: skip
+    out = values["out"] or os.path.join(values["workdir"], default_name(values["inputs"] or split))
+    with _joined(values) as peers:
+        predict(
+            values["workdir"], split=split, at=values["at"] or "latest", overrides=overrides,
+            trust=bool(values["trust"]), inputs=inputs_of(values["inputs"]) if values["inputs"] else None,
+            screen=Screen() if peers.leads else Screen.quiet(), out=out if peers.leads else None,
+        )  # fmt: skip
 
 
 def _export(values: dict[str, str], overrides: dict[str, str]) -> None:

@@ -3,19 +3,18 @@
 import ast
 import importlib.util
 import json
-import linecache
 import math
 import os
 import re
 import sys
-import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, get_origin
 
 import ml_collections
 
 from jtrain import config as configs
+from jtrain.config_errors import explain
 from jtrain.errors import ConfigError, DataError
 from jtrain.shipped import locate, shipped
 from jtrain.table import Option, at
@@ -24,7 +23,9 @@ from jtrain.table import Option, at
 MAY_CHANGE = (
     "log", "checkpoint", "mesh", "lr_scale", "train.total", "optimizer.lr", "schedule", "plateau", "early_stopping",
     "train.on_nan", "train.on_nan_limit", "train.rollback_scale", "metrics", "data.workers",
+    "train.remat",
 )  # fmt: skip
+LONGEST, DEEPEST = 2**24, 32  # characters and levels of a .json: far beyond any config, far below what hurts
 
 
 def changes(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> dict[str, tuple[Any, Any]]:
@@ -39,17 +40,36 @@ def may_change(key: str) -> bool:
     return any(key == allowed or key.startswith(allowed + ".") for allowed in MAY_CHANGE)
 
 
-def load(text: str) -> ml_collections.ConfigDict:
+def load(text: str, overrides: Mapping[str, str] | None = None, *, trust: bool = False) -> ml_collections.ConfigDict:
     """The config that `--config=text` names. A .py file is run, and may import its neighbours; a .json is only read.
 
+    Args:
+      text: a shipped config, or a path; with `:argument` for a .py file that takes one.
+      overrides: {dotted key: text} on top of it, as on the command line.
+      trust: let a .json name parts "module:Name", which are imported and called once the config is assembled.
+
     Raises:
-      ConfigError: the file is missing, raises, or does not return a valid config made by `base()`.
+      ConfigError: the file is missing, raises, or does not return a valid config made by `base()`; or, without
+        `trust`, a .json names a part of somebody's.
     """
     path, argument = locate(os.path.expanduser(text))
     if path.suffix == ".json":
         if argument:
             raise ConfigError(f"--config={text}: a .json config takes no argument")
-        return from_json(path)
+        return read_config(path, overrides, trust=trust)
+    config = _run(path, argument)
+    for key, value in (overrides or {}).items():
+        override(config, key, value)
+    return config
+
+
+def python_of(text: str) -> Path | None:
+    """The Python file that `load(text)` would run; None for a config that comes with jtrain, and for a .json."""
+    path, _ = locate(os.path.expanduser(text))
+    return None if path.suffix == ".json" or path in shipped().values() else path.absolute()
+
+
+def _run(path: Path, argument: str | None) -> ml_collections.ConfigDict:
     if path not in shipped().values():
         look_in(path.parent)
     spec = importlib.util.spec_from_file_location(f"jtrain_config_{path.stem}", path)
@@ -66,7 +86,7 @@ def load(text: str) -> ml_collections.ConfigDict:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except (Exception, SystemExit) as error:
-        raise ConfigError(_explain(error, path)) from error
+        raise ConfigError(explain(error, path)) from error
     return config
 
 
@@ -114,20 +134,61 @@ def to_json(config: ml_collections.ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2) + "\n"
 
 
+def read_config(
+    path: Path, overrides: Mapping[str, str] | None = None, *, trust: bool = False
+) -> ml_collections.ConfigDict:
+    """The config of a .json file, to be assembled: what it names is run only if that was typed here, or is trusted.
+
+    Args:
+      path: of the file.
+      overrides: {dotted key: text} on top of it.
+      trust: take the parts "module:Name" that it names.
+
+    Raises:
+      ConfigError: as `from_json` and `override`; or the file names a part and there is no `trust`.
+      DataError: the file cannot be read.
+    """
+    config = from_json(path)
+    for key, text in (overrides or {}).items():
+        override(config, key, text)
+    if not trust:
+        _refuse_parts(config, path, overrides or {})
+    return config
+
+
+def _refuse_parts(config: ml_collections.ConfigDict, path: Path, typed: Collection[str]) -> None:
+    """Raises ConfigError for parts "module:Name" that a file names, and nobody `typed`."""
+    names = {f"{section}.name": config[section].name for section in configs.CHOICES}
+    foreign = [f"{key}={name!r}" for key, name in names.items() if ":" in str(name) and key not in typed]
+    if foreign:
+        raise ConfigError(
+            f"{path}: names code that jtrain would run, {', '.join(foreign)}; "
+            "if you trust this file, add --trust (in a program: trust=True)"
+        )
+
+
 def from_json(path: Path) -> ml_collections.ConfigDict:
-    """A config that `to_json` wrote, on top of today's defaults; no Python is run.
+    """A config that `to_json` wrote, on top of today's defaults; no Python is run, and no part is looked up.
 
     Raises:
       ConfigError: unknown keys or text that is no JSON object. DataError: the file cannot be read.
     """
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LONGEST + 1)
+        if len(text) > LONGEST:
+            raise ConfigError(f"{path}: is longer than {LONGEST:,} characters; it is no config")
+        loaded = json.loads(text)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: is nested too deep") from error
     except ValueError as error:
         raise ConfigError(f"{path}: is not JSON: {error}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: must hold one JSON object")
+    if _deeper(loaded, DEEPEST):
+        raise ConfigError(f"{path}: is nested too deep, more than {DEEPEST} levels")
     config = configs.base()
     for key, value in configs.flat(loaded).items():
         if configs.is_free(key):
@@ -146,6 +207,12 @@ def from_json(path: Path) -> ml_collections.ConfigDict:
         except ValueError as error:
             raise ConfigError(f"{path}: {section}.{configs.FREE}: a name must not hold a dot") from error
     return config
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether dicts and lists are nested in more levels."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_deeper(each, levels - 1) for each in inner)
 
 
 def _converted(text: str, kind: Any) -> Any:
@@ -189,48 +256,3 @@ def _example(known: Option, value: Any) -> str:
     except (ValueError, ConfigError):
         text = repr(known.default)
     return f'"{text}"' if "'" in text else f"'{text}'"
-
-
-def _explain(error: BaseException, path: Path) -> str:
-    """One line for an exception of a config file: where, what, and the nearest key for a mistyped one."""
-    message = " ".join(str(error).split())
-    if isinstance(error, SyntaxError):
-        return f"{path}:{error.lineno}: {error.msg}" if error.lineno else f"{path}: {message}"
-    full = str(path.resolve())
-    walk = list(traceback.walk_tb(error.__traceback__))
-    own = [i for i, (frame, _) in enumerate(walk) if str(Path(frame.f_code.co_filename).resolve()) == full]
-    if not own:
-        if isinstance(error, AttributeError) and "get_config" in message:
-            return f"{path}: has no function get_config(arg=None)"
-        return f"{path}: {message}" if isinstance(error, ValueError) else f"{path}: {type(error).__name__}: {message}"
-    number = walk[own[-1]][1]
-    line, where = linecache.getline(full, number).strip(), f"{path}:{number}"
-    if isinstance(error, SystemExit):
-        return f"{where}: the config ends the program, {line}; let it return a config, or raise an error"
-    keys = re.findall(r"\b\w+\.([A-Za-z_][\w.]*)", re.sub(r"\[['\"](\w+)['\"]\]", r".\1", line))
-    if isinstance(error, AttributeError | KeyError):
-        for dotted in keys:
-            if dotted not in configs.schema() and any(part in message for part in dotted.split(".")):
-                return f"{where}: {configs.unknown_key(dotted)}"
-    if isinstance(error, TypeError) and "get_config" not in message:
-        below = walk[own[-1] + 1][0].f_locals if own[-1] + 1 < len(walk) else {}
-        return f"{where}: {_wrong_type(keys, below) or f'{line}: {message}'}"
-    return f"{where}: {type(error).__name__}: {message}"
-
-
-def _wrong_type(keys: list[str], setting: Mapping[str, Any]) -> str | None:
-    """What `validate` says of a value that ml_collections refused; None where it was something else.
-
-    Args:
-      keys: that the line names.
-      setting: the arguments of ConfigDict.__setattr__ or __setitem__, which refused it.
-    """
-    name = setting.get("attribute", setting.get("key"))
-    for written in keys:
-        meant = [key for key in configs.schema() if f".{key}".endswith(f".{written}")]
-        if len(meant) == 1 and meant[0].split(".")[-1] == name and "value" in setting:
-            try:
-                configs.schema()[meant[0]].check(setting["value"])
-            except (ValueError, ConfigError) as refusal:
-                return at(meant[0], str(refusal))
-    return None

@@ -9,14 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jtrain import mesh as meshes
 from jtrain import tree
 from jtrain.io.checkpoint import Checkpoints
 from jtrain.io.workdir import write_atomic
+from jtrain.peers import ALONE, Peers
 from jtrain.run import Run
 from jtrain.state import TrainState, to_flat
 
 
-def explain(run: Run, state: TrainState, update: int, *, folder: Path | None, saved: int | None, lr: float) -> str:
+def explain(
+    run: Run, state: TrainState, update: int, *, folder: Path | None, saved: int | None, lr: float,
+    peers: Peers = ALONE,
+) -> str:  # fmt: skip
     """One line on a gradient that is not finite: where, what, what is there to go on from; leaves a replay in `folder`.
 
     Args:
@@ -26,11 +31,12 @@ def explain(run: Run, state: TrainState, update: int, *, folder: Path | None, sa
       folder: the workdir, or None.
       saved: the newest checkpoint.
       lr: of that update.
+      peers: the processes of the run, which all call this.
     """
     what = culprit(run, state, update)
     kept = ""
     if folder is not None:
-        kept = f"; state and batch are in {save_replay(run, state, update, folder / 'failures')}"
+        kept = f"; state and batch are in {save_replay(run, state, update, folder / 'failures', peers)}"
     there = f"the checkpoint of update {saved} is whole" if saved else "no checkpoint was saved before"
     return (
         f"update {update + 1} of {run.clock.total} (lr {lr:.3g}): {what}{kept}; {there}; "
@@ -46,7 +52,7 @@ def culprit(run: Run, state: TrainState, update: int) -> str:
       state: as it was before that update, but for its step number.
       update: whose batch is taken again.
     """
-    state = dataclasses.replace(state, step=jnp.asarray(update, jnp.int32))
+    state = _before(run, state, update)
     given = run.feeds["train"].train_batch(run.order, update)
     grads, sums, _ = jax.jit(run.phase(update).gradient)(state, *given)
     finite = jax.device_get(jax.tree.map(lambda g: jnp.isfinite(g).all(), grads))
@@ -60,15 +66,22 @@ def culprit(run: Run, state: TrainState, update: int) -> str:
     return f"{what}, the gradient of {bad[0]} is not" + (f" (and of {len(bad) - 1} more)" if len(bad) > 1 else "")
 
 
-def save_replay(run: Run, state: TrainState, update: int, folder: Path) -> Path:
+def _before(run: Run, state: TrainState, update: int) -> TrainState:
+    return dataclasses.replace(state, step=meshes.place(np.int32(update), meshes.replicated(run.mesh)))
+
+
+def save_replay(run: Run, state: TrainState, update: int, folder: Path, peers: Peers = ALONE) -> Path:
     """Saves the state before `update` as checkpoint `folder`/<update>, and its batch as `folder`/<update>-batch.npz."""
-    shutil.rmtree(folder / str(update), ignore_errors=True)  # of an earlier failure at the same update
-    checkpoints = Checkpoints(folder, keep=1000, event=lambda kind, text: None)
-    state = dataclasses.replace(state, step=jnp.asarray(update, jnp.int32))
+    if peers.leads:
+        shutil.rmtree(folder / str(update), ignore_errors=True)  # of an earlier failure at the same update
+    checkpoints = Checkpoints(folder, keep=1000, event=lambda kind, text: None, peers=peers, finite=False)
+    state = _before(run, state, update)
     checkpoints.save(update, to_flat(state), {}, block=True)
     checkpoints.close()
+    batch = folder / f"{update}-batch.npz"
+    if not peers.leads:
+        return batch
     rows = run.order.rows(update)
     inputs, targets = run.data.train.fetch(rows)
-    batch = folder / f"{update}-batch.npz"
     write_atomic(batch, lambda file: np.savez(file, inputs=inputs, targets=targets, rows=rows))
     return batch

@@ -16,14 +16,15 @@ VERBS = {
     "predict": "what a workdir's state says of a split or of inputs of yours, as .npz and .csv",
     "export": "the weights of a workdir's state as .safetensors, under torch's names",
 }
+MANY = ("coordinator", "processes", "process")
 UNFIT = {
     "train": ("split", "at", "inputs", "out"),
-    "check": ("split", "at", "inputs", "resume", "branch", "workdir"),
+    "check": ("split", "at", "inputs", "resume", "branch", "workdir", *MANY),
     "eval": ("resume", "branch", "inputs", "out"),
     "predict": ("resume", "branch"),
-    "export": ("resume", "branch", "inputs", "split"),
+    "export": ("resume", "branch", "inputs", "split", *MANY),
 }
-FLAGS = ("config", "workdir", "resume", "branch", "split", "at", "inputs", "out")
+FLAGS = ("config", "workdir", "resume", "branch", "split", "at", "inputs", "out", *MANY)
 
 HELP = """jtrain [VERB] --config=CONFIG [--workdir=DIR] [--config.KEY=VALUE …]
 
@@ -42,6 +43,10 @@ flags
   --out=PATH             predict: writes PATH.npz and PATH.csv; default <workdir>/predictions-<split>;
                          export: the file; default <workdir>/weights.safetensors; check: a folder for its pictures;
                          a folder, such as out/: default names in it
+  --coordinator=HOST:PORT --processes=N --process=I
+                         train, eval, predict: this is process I of N, and process 0 listens there; found by itself
+                         under SLURM, Open MPI, Kubernetes and on TPU pods (docs/pods.md)
+  --trust                run parts "module:Name" that a .json file or a workdir's config.json names
   --help                 this text
 
 shipped configs: {configs}
@@ -71,7 +76,8 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def main(argv: Sequence[str]) -> int:
     """Runs one command and returns its exit code.
 
-    0 done; 1 the answer is no; 2 command or config; 3 data or a file; 4 held by another; 70 an error of ours;
+    0 done; 1 the answer is no; 2 command or config; 3 data or a file; 4 held by another, or a process was lost; 70 an
+    error of ours;
     128 + n after signal n.
     """
     try:
@@ -107,8 +113,6 @@ def _run(argv: list[str]) -> int:
     for name in UNFIT[verb]:
         if values[name]:
             raise ConfigError(f"--{name}: is not for {verb}")
-    if "" not in sys.path:
-        sys.path.append("")  # the current folder, where `python -m` looks as well
     from jtrain.commands import COMMANDS
 
     COMMANDS[verb](values, overrides)
@@ -149,10 +153,11 @@ def _parse(argv: list[str]) -> dict[str, str]:
     table = flags.FlagValues()
     for name in FLAGS:
         flags.DEFINE_multi_string(name, [], "see HELP", flag_values=table)
+    flags.DEFINE_boolean("trust", False, "see HELP", flag_values=table)
     try:
         _, *words = table(["jtrain", *argv])
     except flags.UnrecognizedFlagError as error:
-        known = {f"--{name}": name for name in (*FLAGS, "help")}
+        known = {f"--{name}": name for name in (*FLAGS, "trust", "help")}
         raise ConfigError(f"--{error.flagname}: no such flag{did_you_mean(f'--{error.flagname}', known)}") from error
     except flags.Error as error:
         raise ConfigError(f"{' '.join(str(error).split())} (see --help)") from error
@@ -161,7 +166,7 @@ def _parse(argv: list[str]) -> dict[str, str]:
         raise ConfigError(f"{verb}: no such verb{did_you_mean(verb, VERBS)}")
     if len(words) > 1:
         raise ConfigError(f"{words[1]}: one verb at a time; an option is written --config.key=value")
-    values = {"verb": verb}
+    values = {"verb": verb, "trust": "yes" if table["trust"].value else ""}
     for name in FLAGS:
         given = table[name].value or []
         if len(given) > 1:

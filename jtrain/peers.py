@@ -75,8 +75,8 @@ ALONE = Peers()
 class Joined(Peers):
     """This process among others.
 
-    When another one is lost, `on_lost(text, code)` is called in a thread of its own, as the main thread may be waiting for
-    that process inside a computation, which nothing but the end of this process ends.
+    When another one is lost, `on_lost(text, code)` is called in a thread of its own, as the main thread may be waiting
+    for that process inside a computation, which nothing but the end of this process ends.
 
     Args:
       host, port: where process 0 listens.
@@ -231,7 +231,7 @@ class Joined(Peers):
         if self._hub is not None:
             self._hub.join(BEAT)  # it is telling the others
         if started:
-            self.on_lost(text, code)  # before those who wait are woken: it may end this process, which one word should do
+            self.on_lost(text, code)  # before those who wait are woken: one word on this is enough
         with self._condition:
             self._lost = text
             self._condition.notify_all()

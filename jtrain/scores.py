@@ -34,8 +34,11 @@ def accuracy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
 
 def top_accuracy(outputs: jax.Array, targets: jax.Array, *, k: int) -> jax.Array:
     """1.0 where the target is among the `k` largest outputs (of equal ones the first), else 0.0; [batch]."""
-    best = jax.lax.top_k(outputs, min(k, outputs.shape[-1]))[1]
-    return (best == _numbers(outputs, targets)[:, None]).any(axis=-1).astype(jnp.float32)
+    # Counted, not sorted: XLA gathers the outputs of all devices to sort any of them.
+    target, classes = _numbers(outputs, targets)[:, None], jnp.arange(outputs.shape[-1])[None]
+    own = jnp.where(classes == target, outputs, 0).sum(axis=-1, keepdims=True)
+    before = ~(outputs <= own) | ((outputs == own) & (classes < target))  # a NaN is before all
+    return (before.sum(axis=-1) < k).astype(jnp.float32)
 
 
 def recalled(outputs: jax.Array, targets: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jtrain import config as configs
 from jtrain import config_files
 from jtrain import mesh as meshes
 from jtrain.control import Control
@@ -18,6 +19,8 @@ from jtrain.io.progress import Screen
 from jtrain.io.record import Record
 from jtrain.io.workdir import Workdir, write_text_atomic
 from jtrain.io.writers import check_tensorboard
+from jtrain.peers import ALONE, Peers
+from jtrain.pod import agree, code_version
 from jtrain.run import Run
 from jtrain.state import TrainState, from_flat
 from jtrain.weights_source import read_checkpoint
@@ -27,50 +30,103 @@ OURS = frozenset({"lock", "events.jsonl", "metrics.jsonl"})  # files that a run 
 
 @contextlib.contextmanager
 def open_record(
-    run: Run, workdir: str | Path | None, screen: Screen, *, force: bool, branch: str = ""
+    run: Run, workdir: str | Path | None, screen: Screen, *, force: bool, branch: str = "", peers: Peers = ALONE
 ) -> Iterator[tuple[Record, TrainState, Control]]:
     """The files of a run, its state (new, or restored) and its control state; all is closed at the end.
 
-    With `branch` ('OLD', 'OLD@best' or 'OLD@STEP') a new workdir begins with the state of another run.
+    With `branch` ('OLD', 'OLD@best' or 'OLD@STEP') a new workdir begins with the state of another run. Of several
+    processes the first looks at the workdir, and tells the others what it has found.
 
     Raises:
-      ConfigError: the workdir holds a run of another config or other data, or something that is no run.
+      ConfigError: the workdir holds a run of another config or other data, or something that is no run; or the
+        processes are not of one mind on config, code or data.
       DataError: it cannot be written, or all its checkpoints are damaged. HeldError: another run holds it.
     """
     with contextlib.ExitStack() as stack:
         stack.callback(run.close)
+        if peers.processes > 1:
+            agree(peers, "code", code_version())
+            where = {"workdir": str(workdir and Path(workdir).absolute()), "branch": branch}
+            agree(peers, "config", configs.flat(run.config) | where)
+            agree(peers, "data", run.fingerprint)
         if workdir is None:
             if branch or run.config.train.on_nan == "rollback":
                 why = "--branch" if branch else "train.on_nan='rollback'"
                 raise ConfigError(f"{why}: needs a workdir; give one")
             record = stack.enter_context(contextlib.closing(Record(None, screen=screen)))
-            state, control = _begin(run, record), Control()
+            begun = Begun(None, Control())
+        elif peers.leads:
+            record, begun = _lead(run, Path(workdir), screen, stack, force=force, branch=branch, peers=peers)
         else:
-            folder = Path(workdir)
-            if run.config.log.tensorboard:
-                check_tensorboard()
-            _refuse_foreign(folder, force=force)
-            if not branch and not any((folder / "checkpoints").glob("[0-9]*")):
-                run.starting()  # before anything is written: weights that do not fit leave nothing behind
-            stack.enter_context(Workdir(folder))
-            changed = _changed(run, folder, force=force)
-            begun = any((folder / "checkpoints").glob("[0-9]*"))
-            parent = _parent(run, branch, force=force) if branch and not begun else None
-            path = folder / "config.json"
-            if not path.exists():  # first of all: what is killed from here on can be started again
-                write_text_atomic(path, config_files.to_json(run.config))
-            options = run.config.checkpoint.keep, run.config.log.tensorboard
-            record = Record(folder, screen=screen, keep=options[0], tensorboard=options[1])
-            stack.enter_context(contextlib.closing(record))
-            state, control = _restore(run, record, changed, parent, force=force)
-            if branch and (not control.parent or control.parent["branch"] != branch):
-                raise ConfigError(
-                    f"--branch={branch}: {folder} holds a run that began otherwise; choose a new --workdir"
-                )
-            write_text_atomic(path, config_files.to_json(run.config))
+            record, begun = _follow(run, Path(workdir), screen, stack, peers=peers)
+        control = begun.control
+        if begun.branched:  # its own from here on: killed or rolled back, it never begins with anything else
+            assert begun.restored is not None
+            save = begun.restored.step, begun.restored.state, dataclasses.asdict(control)
+            record.save(*save, best_step=None, block=True)
+        state = place_state(run, begun.restored) if begun.restored else _begin(run, record)
         control.lr_factors["user"] = float(run.config.lr_scale)
         control.data, control.devices = run.fingerprint, meshes.describe(run.mesh)
         yield record, with_lr_scale(run, state, control), control
+
+
+@dataclasses.dataclass(frozen=True)
+class Begun:
+    """What a run begins with.
+
+    Attributes:
+      restored: a checkpoint, or None for a new state.
+      control: the control state that belongs to it.
+      branched: the checkpoint is another run's, and not yet this run's own.
+    """
+
+    restored: Restored | None
+    control: Control
+    branched: bool = False
+
+
+def _lead(
+    run: Run, folder: Path, screen: Screen, stack: contextlib.ExitStack, *, force: bool, branch: str, peers: Peers
+) -> tuple[Record, Begun]:
+    """Takes hold of a workdir, and tells the other processes what it holds."""
+    if run.config.log.tensorboard:
+        check_tensorboard()
+    _refuse_foreign(folder, force=force)
+    if not branch and not any((folder / "checkpoints").glob("[0-9]*")):
+        run.starting()  # before anything is written: weights that do not fit leave nothing behind
+    stack.enter_context(Workdir(folder))
+    changed = _changed(run, folder, force=force)
+    begun = any((folder / "checkpoints").glob("[0-9]*"))
+    parent = _parent(run, branch, force=force) if branch and not begun else None
+    path = folder / "config.json"
+    if not path.exists():  # first of all: what is killed from here on can be started again
+        write_text_atomic(path, config_files.to_json(run.config))
+    options = run.config.checkpoint.keep, run.config.log.tensorboard
+    record = Record(folder, screen=screen, keep=options[0], tensorboard=options[1], peers=peers)
+    stack.enter_context(contextlib.closing(record))
+    found = _restore(run, record, changed, parent, force=force)
+    if branch and (not found.control.parent or found.control.parent["branch"] != branch):
+        raise ConfigError(f"--branch={branch}: {folder} holds a run that began otherwise; choose a new --workdir")
+    write_text_atomic(path, config_files.to_json(run.config))
+    peers.exchange("begin", {"control": dataclasses.asdict(found.control), "branched": found.branched})
+    return record, found
+
+
+def _follow(
+    run: Run, folder: Path, screen: Screen, stack: contextlib.ExitStack, *, peers: Peers
+) -> tuple[Record, Begun]:
+    """What the first process has found in the workdir."""
+    record = Record(folder, screen=screen, keep=run.config.checkpoint.keep, peers=peers)
+    stack.enter_context(contextlib.closing(record))
+    restored = record.restore(run.abstract)
+    told = peers.exchange("begin", None)[0]
+    control, branched = Control(**told["control"]), told["branched"]
+    if branched and control.parent:
+        source, step = control.parent["workdir"], str(control.parent["step"])
+        restored = read_checkpoint(
+            Path(source), step, key="--branch", event=lambda kind, text: None, abstract=run.abstract
+        )
+    return record, Begun(restored, control, branched)
 
 
 def with_lr_scale(run: Run, state: TrainState, control: Control) -> TrainState:
@@ -81,16 +137,15 @@ def with_lr_scale(run: Run, state: TrainState, control: Control) -> TrainState:
 
 def place_state(run: Run, restored: Restored) -> TrainState:
     """A restored state on the mesh; copied, since the step donates its state."""
-    return meshes.place(
-        from_flat(restored.state, run.phase(restored.step).shapes), meshes.replicated(run.mesh), copy=True
-    )
+    phase = run.phase(restored.step)
+    return meshes.place(from_flat(restored.state, phase.shapes), phase.shardings, copy=True)
 
 
 def _refuse_foreign(folder: Path, *, force: bool) -> None:
     if (folder / "config.json").is_file() or not folder.is_dir():
         return
     names = {p.name for p in folder.iterdir() if not p.name.startswith(".config.json.tmp")}
-    if names <= OURS or (force and "checkpoints" in names):
+    if names <= OURS or "config.json" in names or (force and "checkpoints" in names):
         return
     if "checkpoints" in names:
         raise ConfigError(
@@ -130,7 +185,7 @@ def _restore(
     parent: tuple[tuple[str, str], Restored, dict[str, tuple[Any, Any]]] | None,
     *,
     force: bool,
-) -> tuple[TrainState, Control]:
+) -> Begun:
     restored = record.restore(run.abstract)
     if restored is None and parent is not None:
         name, restored, changed = parent
@@ -143,16 +198,13 @@ def _restore(
         record.keep_rows(0, 0)
         record.event("branch", f"begins with update {restored.step} of {name[1]}", restored.step)
         _tell(record, changed, restored.step)
-        control = _reopened(run, record, control, changed, restored.step)
-        # Its own from here on: killed or rolled back, it never begins with anything else.
-        record.save(restored.step, restored.state, dataclasses.asdict(control), best_step=None, block=True)
-        return place_state(run, restored), control
+        return Begun(restored, _reopened(run, record, control, changed, restored.step), branched=True)
     if restored is None:
         if count := record.put_rows_aside():
             record.event("restart", f"no checkpoint is left or was made: begins again; {count} rows are put aside", 0)
         _tell(record, changed, 0)
         record.keep_rows(0, 0)
-        return _begin(run, record), Control()
+        return Begun(None, Control())
     fields = dict(restored.control)
     rows = fields.pop("rows")
     control = Control(**fields)
@@ -172,7 +224,7 @@ def _restore(
         text = f"{control.devices} → {meshes.describe(run.mesh)}: equal to rounding, no longer to the bit"
         record.event("devices", text, restored.step)
     record.keep_rows(rows, restored.step)
-    return place_state(run, restored), _reopened(run, record, control, changed, restored.step)
+    return Begun(restored, _reopened(run, record, control, changed, restored.step))
 
 
 def _begin(run: Run, record: Record) -> TrainState:

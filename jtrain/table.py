@@ -146,9 +146,10 @@ def parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 def nearest(word: str, choices: typing.Iterable[str]) -> str | None:
     """The choice that `word` was most likely meant to be, or None."""
-    choices = list(choices)
-    best = min(choices, key=lambda c: _distance(word.lower(), c.lower()), default=None)
-    if best is not None and _distance(word.lower(), best.lower()) <= max(1, len(word) // 3):
+    choices, most = list(choices), max(1, len(word) // 3)
+    alike = [c for c in choices if abs(len(c) - len(word)) <= most]  # others take more edits than that
+    best = min(alike, key=lambda c: _distance(word.lower(), c.lower()), default=None)
+    if best is not None and _distance(word.lower(), best.lower()) <= most:
         return best
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     return close[0] if close else None
@@ -206,6 +207,8 @@ def check_plain(value: Any) -> None:
         raise ValueError(f"must be a tuple, got {_shown(value)}")
     elif isinstance(value, dict) and all(isinstance(name, str) for name in value):
         check_plain(tuple(value.values()))
+    elif isinstance(value, str) and _CONTROL.search(value):
+        raise ValueError(f"must hold no control characters, got {_shown(value)}")  # which a terminal would obey
     elif not isinstance(value, bool | int | float | str | None):
         raise ValueError(
             f"config.json cannot hold {_shown(value)}; give a name as text instead, "
@@ -246,6 +249,7 @@ def _check_kind(value: Any, kind: Any) -> Any:
     return value
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
 _KIND_WORDS: dict[type, str] = {
     bool: "True or False", int: "a whole number", float: "a number", str: "text",
     types.NoneType: "None",

@@ -6,6 +6,7 @@ import random
 import re
 import string
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -315,3 +316,24 @@ def test_one_letter_typos_find_their_key():
 def test_config_json_is_plain_json():
     loaded = json.loads(config_files.to_json(configs.base()))
     assert loaded["train"]["batch_size"] == 128
+
+
+def test_the_page_on_configs_is_true(tmp_path):
+    page = (Path(__file__).resolve().parents[1] / "docs" / "config.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "mine.py").write_text(code)
+    config = config_files.load(str(tmp_path / "mine.py"))
+    lines = re.findall(r"^    c\.(\S+) = (.*)", page.replace(code, ""), re.MULTILINE)
+    typed = re.findall(r"--config\.(\S+)=(?:'([^']*)'|(\S+))", page)
+    assert len(lines) > 5
+    assert len(typed) > 3
+    for key, *texts in lines + typed:
+        config_files.override(config, key, "".join(texts).strip('"`;'))
+    path = tmp_path / "runs" / "w.json"
+    path.parent.mkdir()
+    path.write_text('{"model": {"name": "my_nets:Net"}}')
+    with pytest.raises(ConfigError) as error:
+        config_files.load(str(path))
+    assert str(error.value).replace(str(path), "runs/w/config.json") in page
+    for section in configs.CHOICES:
+        assert section in re.findall(r"a `name`: `([a-z ]+)`", page)[0].split()

@@ -130,7 +130,11 @@ def sync_one(path: Path) -> None:
 def remove(path: Path) -> None:
     """Deletes a file, a link (not what it leads to) or a folder, as far as that goes."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        until = time.monotonic() + 1.0
+        while path.exists() and time.monotonic() < until:  # a write that has failed may still be putting files there
+            shutil.rmtree(path, ignore_errors=True)
+            if path.exists():
+                time.sleep(0.05)
     else:
         path.unlink(missing_ok=True)
 

@@ -13,7 +13,7 @@ from jtrain.verbs.restored import open_run, open_state
 
 def evaluate(
     workdir: str | Path, *, split: str = "test", at: str | int = "latest", model: Any = None, data: Any = None,
-    overrides: dict[str, str] | None = None, screen: Screen | None = None,
+    overrides: dict[str, str] | None = None, trust: bool = False, screen: Screen | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Loss and metrics over a whole split; the workdir is only read.
 
@@ -24,10 +24,11 @@ def evaluate(
       model: as `assemble` takes it, for a run that was given one.
       data: likewise.
       overrides: {dotted key: text} on top of the run's config, for devices, the log and where the data is.
+      trust: take the parts "module:Name" that the run's config.json names: they are imported and called.
       screen: where to show it.
     """
     screen = screen or Screen.quiet()
-    with contextlib.closing(open_run(workdir, overrides=overrides, model=model, data=data)) as run:
+    with contextlib.closing(open_run(workdir, overrides=overrides, model=model, data=data, trust=trust)) as run:
         check_split(run, split)
         state = open_state(run, workdir, at, screen=screen)
         found = run.evaluate(state, split)

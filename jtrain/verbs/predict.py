@@ -23,7 +23,7 @@ from jtrain.verbs.restored import open_run, open_state
 def predict(
     workdir: str | Path, *, split: str = "test", at: str | int = "latest", out: str | Path | None = None,
     inputs: Any = None, model: Any = None, data: Any = None,
-    overrides: dict[str, str] | None = None, screen: Screen | None = None,
+    overrides: dict[str, str] | None = None, trust: bool = False, screen: Screen | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Predictions [examples, …], float32, in the order of the split or of `inputs`.
 
@@ -40,10 +40,11 @@ def predict(
       model: as `assemble` takes it, for a run that was given one.
       data: likewise.
       overrides: {dotted key: text} on top of the run's config, for devices, the log and where the data is.
+      trust: take the parts "module:Name" that the run's config.json names: they are imported and called.
       screen: where to show it.
     """
     screen = screen or Screen.quiet()
-    with contextlib.closing(open_run(workdir, overrides=overrides, model=model, data=data)) as run:
+    with contextlib.closing(open_run(workdir, overrides=overrides, model=model, data=data, trust=trust)) as run:
         if inputs is None:
             check_split(run, split)
         else:

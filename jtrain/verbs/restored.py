@@ -20,21 +20,25 @@ MAY_CHANGE = (
 
 
 def open_run(
-    workdir: str | Path, *, overrides: dict[str, str] | None = None, model: Any = None, data: Any = None
+    workdir: str | Path,
+    *,
+    overrides: dict[str, str] | None = None,
+    model: Any = None,
+    data: Any = None,
+    trust: bool = False,
 ) -> Run:
     """Assembles the run of a workdir from its config.json; `model` and `data` as `assemble` takes them.
 
     Raises:
       DataError: the workdir holds no run.
       ConfigError: the run was given a model or arrays by a program, or an override is of more than devices, the log
-        and where the data is.
+        and where the data is; or it was given parts "module:Name", and there is no `trust`.
     """
     path = Path(workdir) / "config.json"
     if not path.is_file():
         raise DataError(f"--workdir: {workdir} holds no run (no config.json)")
-    config = config_files.from_json(path)
-    for key, text in (overrides or {}).items():
-        config_files.override(config, key, text)
+    config = config_files.read_config(path, overrides, trust=trust)
+    for key in overrides or {}:
         if not any(f"{key}.".startswith(f"{allowed}.") for allowed in MAY_CHANGE):
             raise ConfigError(
                 f"{key}: is as {path} says, with which the run was trained; only {', '.join(MAY_CHANGE)} may differ"

@@ -11,6 +11,7 @@ import numpy as np
 from jtrain.table import Range
 
 ImageSize = Annotated[int, Range(0, 4096)]  # height and width in pixels; 0 leaves images as they are
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of Pillow's: some others start programs (EPS does)
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
 _LONGEST = 16  # times the short side, beyond which an image is cut before it is resized
 _ORIENTATION = 0x0112  # tag of EXIF 2.3, section 4.6.4: how the stored image is to be turned for viewing
@@ -66,7 +67,7 @@ def measure(source: bytes | str | Path) -> tuple[int, int]:
 def _opened(source: bytes | str | Path) -> Any:
     from PIL import Image
 
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
 
 
 def _unreadable() -> tuple[type[Exception], ...]:

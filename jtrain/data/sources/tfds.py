@@ -19,6 +19,7 @@ from jtrain.errors import ConfigError, DataError
 from jtrain.table import did_you_mean
 
 CACHE_LIMIT = 2 << 30  # bytes of a decoded split, above which it is read from its records
+_CLASSES = ("pythonClassName", "python_class_name", "type")  # keys under which features.json names a class, old and new
 
 Reading = tuple[Wanted, tuple[str, str], int]  # what is wanted, keys of (input, target), image size
 
@@ -148,6 +149,7 @@ def find(name: str, data_dir: str) -> Path:
         raise _not_found(name, bare, root)
     found = folder / (version or versions[-1])
     _check_format(found, name)
+    _check_features(found)
     return found
 
 
@@ -192,6 +194,27 @@ def _check_format(folder: Path, name: str) -> None:
             f"data.tfds: {folder} is stored as {stored}, which cannot be read without TensorFlow; "
             f"delete it and prepare it as array_record: {_how_to_prepare(name)}"
         )
+
+
+def _check_features(folder: Path) -> None:
+    """Raises DataError where tensorflow-datasets would import modules that the data's features.json names."""
+    try:
+        found = json.loads((folder / "features.json").read_text())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"data.tfds: {folder} is damaged (features.json); copy or prepare it anew") from error
+    nodes = [found]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, list):
+            nodes += node
+        if not isinstance(node, dict):
+            continue
+        nodes += node.values()
+        for name in (node.get(key) for key in _CLASSES):
+            if isinstance(name, str) and "." in name and not name.startswith("tensorflow_datasets."):
+                raise DataError(f"data.tfds: {folder}/features.json names code to import, {name!r}; it is not read")
 
 
 def _fingerprint(folder: Path) -> str:
