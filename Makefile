@@ -2,17 +2,22 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Processes that test. Compiling, which is most of it, keeps about one core busy; each takes up to 4 GB.
+WORKERS ?= 2
 
-.PHONY: train test test-slow lint bench clean
+.PHONY: train test test-slow faults lint bench clean
 
 train: $(VENV)/installed
 	$(BIN)/python -m jtrain.main --config=configs/digits.py
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow
+
+faults: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m faults --durations=0 --durations-min=5
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .
