@@ -46,7 +46,7 @@ def _load(values: dict[str, str], overrides: dict[str, str]) -> Any:
     elif values["workdir"] and (path := Path(values["workdir"]) / "config.json").is_file():
         config = config_files.read_config(path, overrides, trust=trust)
     elif values["branch"]:
-        from jtrain.session import parse_branch
+        from jtrain.resume import parse_branch
 
         parent = parse_branch(values["branch"])[0] / "config.json"
         config = config_files.read_config(parent, overrides, trust=trust)
@@ -65,14 +65,12 @@ def _load(values: dict[str, str], overrides: dict[str, str]) -> Any:
 
 
 @contextlib.contextmanager
-def _joined(values: dict[str, str], config: Any = None) -> Iterator[Any]:
+def _joined(values: dict[str, str], config: Any) -> Iterator[Any]:
     """The processes of a run that several were started for; none of them waits for one that has failed."""
-    from jtrain import config as configs
     from jtrain.errors import HeldError, Interrupted, JtrainError
     from jtrain.pod import connect
 
-    mesh = (config or configs.base()).mesh
-    times: dict[str, Any] = {name: mesh[name] for name in ("heartbeat", "start_timeout", "step_timeout")}
+    times: dict[str, Any] = {name: config.mesh[name] for name in ("heartbeat", "start_timeout", "step_timeout")}
     peers = connect(**_cluster_flags(values), **times)
     try:
         yield peers
@@ -103,7 +101,9 @@ def _left(peers: Any, reason: str, code: int) -> None:
 
     peers.leave(reason, code)
     if peers.processes > 1:
-        atexit.register(os._exit, code)  # runs before what JAX has registered, which waits for all processes
+        from jtrain.peers import end_now
+
+        atexit.register(end_now, code)  # runs before what JAX has registered, which waits for all processes
 
 
 def _look_here(parts: bool) -> None:
@@ -161,10 +161,10 @@ def _evaluate(values: dict[str, str], overrides: dict[str, str]) -> None:
     from jtrain.io.progress import Screen
     from jtrain.verbs.evaluate import evaluate
 
-    with _joined(values) as peers:
+    with _joined(values, _of_workdir(values, overrides)) as peers:
         evaluate(
             values["workdir"], split=values["split"] or "test", at=values["at"] or "latest", overrides=overrides,
-            trust=bool(values["trust"]), screen=Screen() if peers.leads else Screen.quiet(),
+            trust=bool(values["trust"]), screen=Screen() if peers.leads else Screen.quiet(), peers=peers,
         )  # fmt: skip
 
 
@@ -179,11 +179,11 @@ def _predict(values: dict[str, str], overrides: dict[str, str]) -> None:
 
     split = values["split"] or "test"
     out = values["out"] or os.path.join(values["workdir"], default_name(values["inputs"] or split))
-    with _joined(values) as peers:
+    with _joined(values, _of_workdir(values, overrides)) as peers:
         predict(
             values["workdir"], split=split, at=values["at"] or "latest", overrides=overrides,
             trust=bool(values["trust"]), inputs=inputs_of(values["inputs"]) if values["inputs"] else None,
-            screen=Screen() if peers.leads else Screen.quiet(), out=out if peers.leads else None,
+            screen=Screen() if peers.leads else Screen.quiet(), out=out if peers.leads else None, peers=peers,
         )  # fmt: skip
 
 
@@ -196,6 +196,17 @@ def _export(values: dict[str, str], overrides: dict[str, str]) -> None:
 
     out = values["out"] or os.path.join(values["workdir"], "weights.safetensors")
     export(values["workdir"], out=out, at=values["at"] or "latest", screen=Screen())
+
+
+def _of_workdir(values: dict[str, str], overrides: dict[str, str]) -> Any:
+    """The config of a workdir, only read."""
+    from pathlib import Path
+
+    from jtrain import config as configs
+    from jtrain import config_files
+
+    path = Path(values["workdir"]) / "config.json"
+    return config_files.read_config(path, overrides, trust=True) if path.is_file() else configs.base()
 
 
 def _need_workdir(verb: str, values: dict[str, str]) -> None:

@@ -28,7 +28,7 @@ def build_model(config: ml_collections.ConfigDict, given: Any, num_outputs: int)
     # Around cut parameters stands a `jax.checkpoint` anyway.
     own = isinstance(module, nn.Module) and isinstance(getattr(module, "remat", None), bool)
     if kind == "blocks" and config.mesh.fsdp == 1 and own:
-        return as_model(module.clone(remat="in turn")), name, "none"
+        return as_model(module.clone(remat=True)), name, "none"
     return as_model(module), name, kind
 
 

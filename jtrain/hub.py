@@ -1,40 +1,19 @@
 """The hub among the processes of a run: a thread of process 0 that hears from all of them, and tells all of them."""
 
 import contextlib
-import errno
 import json
 import selectors
-import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from jtrain.errors import HeldError
+from jtrain.wire import BEAT, FIRST, TRAIN, Member, line_of, listen
 
-BEAT = 1.0  # seconds between two signs of life
 FIRST_WORDS = 4096  # bytes: of a line from somebody who has not yet said who he is
 LONGEST = 1 << 28  # bytes: of any line
 PATIENT = 6  # times the limit of a step: for starting and compiling, which take their time
-
-
-class Member:
-    """A connection, and who is at its other end once it has said so."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.process: int | None = None
-        self.name = "somebody"  # 'process 1 (pid 77 on node3)'
-        self.place = ("", "")  # host, and the accelerators that it may see
-        self.heard = self.moved = time.monotonic()
-        self.phase, self.count = "starting", 0
-        self.gone = False  # it said goodbye
-        self.incoming = bytearray()
-        self.outgoing = bytearray()
-
-    def where(self, now: float) -> str:
-        """Words: '"update 57", for 12 s'."""
-        return f'it was at "{self.phase}", for {now - self.moved:.0f} s'
 
 
 class Hub:
@@ -65,7 +44,7 @@ class Hub:
         self._stopping: int | None = None  # the signal that all are asked to stop by
         self._frozen: dict[int, int] = {}
         self._over = False
-        self._server = _listen(address)
+        self._server = listen(address)
         self._server.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._server, selectors.EVENT_READ)
@@ -80,6 +59,19 @@ class Hub:
         self._thread.join(timeout)
 
     def _run(self) -> None:
+        try:
+            self._hear_all()
+        except Exception as error:  # this thread is what the others learn everything from
+            self._lose(f"process 0 cannot go on: {error!r}")
+        for member in [*self._members.values(), *self._strangers]:
+            with contextlib.suppress(OSError):
+                member.connection.settimeout(1.0)
+                member.connection.sendall(member.outgoing)
+            member.connection.close()
+        self._server.close()
+        self._selector.close()
+
+    def _hear_all(self) -> None:
         last = paused = time.monotonic()
         while not self._over:
             for key, _ in self._selector.select(BEAT / 4):
@@ -102,13 +94,6 @@ class Hub:
                 self._flush(member)
             if self._complete and all(member.gone for member in self._members.values()):
                 self._over = True
-        for member in [*self._members.values(), *self._strangers]:
-            with contextlib.suppress(OSError):
-                member.connection.settimeout(1.0)
-                member.connection.sendall(member.outgoing)
-            member.connection.close()
-        self._server.close()
-        self._selector.close()
 
     def _look(self, now: float) -> None:
         """Finds who is absent, silent, or stuck."""
@@ -131,16 +116,15 @@ class Hub:
                 late = [m for p, m in sorted(self._members.items()) if p not in self._exchanges[key]]
                 return self._lose(f"{self._late(late, now)} did not come to {key!r} within {now - since:.0f} s")
         members = [member for member in self._members.values() if not member.gone]
-        if self._complete and members and all(now - m.moved > self._limit_of([m]) for m in members):
+        if self._complete and members and all(m.phase and now - m.moved > self._limit_of([m]) for m in members):
             least = min(member.count for member in members)
             late = [member for member in members if member.count == least]
-            return self._lose(
-                f"no process has got on for {self._step:g} s (mesh.step_timeout): {self._late(late, now)}"
-            )
+            limit, found = self._limit_of(members), self._late(late, now)
+            return self._lose(f"no process has got on for {limit:g} s (mesh.step_timeout): {found}")
         return None
 
     def _limit_of(self, members: list[Member]) -> float:
-        slow = any(member.phase.startswith(("starting", "compiling")) for member in members)
+        slow = any(not member.phase or member.phase.startswith(("starting", "compiling")) for member in members)
         return self._step * (PATIENT if slow else 1)
 
     def _late(self, members: list[Member], now: float) -> str:
@@ -192,6 +176,8 @@ class Hub:
 
     def _hear(self, member: Member, message: dict[str, Any]) -> None:
         now = member.heard = time.monotonic()
+        if member.refused:
+            return
         if member.process is None:
             self._meet(member, message.get("hello"))
         elif "beat" in message:
@@ -202,12 +188,14 @@ class Hub:
         elif "stop" in message and self._stopping is None:
             self._stopping = int(message["stop"])
             self._tell({"freeze": 0})
-        elif "frozen" in message:
+        elif "frozen" in message and self._stopping is not None:
             self._frozen[member.process] = int(message["frozen"])
             if len(self._frozen) == self._processes:
                 self._tell({"limit": max(self._frozen.values()), "signal": self._stopping})
         elif "bye" in message:
             member.gone = True
+            for key in self._exchanges:
+                self._need(key)
         elif "left" in message:
             member.gone = True
             self._lose(f"{member.name} left: {message['left']}", int(message["code"]))
@@ -217,7 +205,7 @@ class Hub:
             process, processes = int(hello["process"]), int(hello["processes"])
             name = f"process {process} (pid {int(hello['pid'])} on {hello['host']})"
             member.place = str(hello["host"]), str(hello["sees"])
-        except (TypeError, ValueError, KeyError):
+        except (TypeError, ValueError, KeyError, OverflowError):
             return self._close(member)
         refused = ""
         if processes != self._processes:
@@ -227,7 +215,8 @@ class Hub:
         elif process in self._members:
             refused = f"{name} is one too many: {self._members[process].name} is there"
         if refused:
-            member.outgoing += _line({"refused": refused})
+            member.refused = True
+            self._send(member, line_of({"refused": refused}))
             return None
         member.process, member.name = process, name
         self._strangers.discard(member)
@@ -239,16 +228,28 @@ class Hub:
             self._tell({"welcome": self._welcome() | named})
         return None
 
-    def _collect(self, process: int, key: str, value: Any, only: int | None) -> None:
+    def _collect(self, process: int, key: str, value: Any, only: int | str | None) -> None:
         values = self._exchanges.setdefault(key, {})
         self._since.setdefault(key, time.monotonic())
         values[process] = value
         if len(values) < self._processes:
-            return
+            return self._need(key)
         del self._exchanges[key], self._since[key]
-        answer = {"answer": key, "values": [values[p] for p in range(self._processes)]}
+        if key == TRAIN:
+            self._stopping, self._frozen = None, {}
+        everything = [values[0]] if only == FIRST else [values[p] for p in range(self._processes)]
+        # Made into bytes once: there may be thousands to tell.
+        whole, nothing = line_of({"answer": key, "values": everything}), line_of({"answer": key, "values": []})
         for p, member in self._members.items():
-            self._send(member, answer if only is None or p == only else {"answer": key, "values": []})
+            self._send(member, whole if only in (None, FIRST, p) else nothing)
+        return None
+
+    def _need(self, key: str) -> None:
+        """Finds who has ended although the others wait for him."""
+        for process, member in sorted(self._members.items()):
+            if member.gone and process not in self._exchanges[key]:
+                return self._lose(f"{member.name} ended before it came to {key!r}")
+        return None
 
     def _lose(self, text: str, code: int = HeldError.exit_code) -> None:
         if not self._over:
@@ -256,14 +257,15 @@ class Hub:
             self._tell({"lost": text, "code": code})
 
     def _tell(self, message: dict[str, Any]) -> None:
+        line = line_of(message)
         # Process 0 last: when it learns that it must end, it takes this thread with it.
         for _, member in sorted(self._members.items(), reverse=True):
-            self._send(member, message)
+            self._send(member, line)
 
-    def _send(self, member: Member, message: dict[str, Any]) -> None:
+    def _send(self, member: Member, line: bytes) -> None:
         if member.gone:
             return
-        member.outgoing += _line(message)
+        member.outgoing += line
         self._flush(member)
 
     def _flush(self, member: Member) -> None:
@@ -272,22 +274,6 @@ class Hub:
                 del member.outgoing[: member.connection.send(member.outgoing)]
 
 
-def _line(message: dict[str, Any]) -> bytes:
-    return json.dumps(message).encode() + b"\n"
-
-
 def _named(processes: list[int]) -> str:
     words = ", ".join(map(str, processes[:8])) + (f" and {len(processes) - 8} more" if len(processes) > 8 else "")
     return f"process{'es' if len(processes) > 1 else ''} {words}"
-
-
-def _listen(address: tuple[str, int]) -> socket.socket:
-    host, port = address
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        if not isinstance(error, socket.gaierror) and error.errno != errno.EADDRNOTAVAIL:
-            raise
-        # Behind a translated address, or its own name is not known yet.
-        return socket.create_server(("", port), backlog=1024)

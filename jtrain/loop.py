@@ -60,6 +60,7 @@ def train(
     if jax.process_count() != peers.processes:
         raise ConfigError(f"train: JAX has {jax.process_count()} processes; pass peers=jtrain.connect() to train")
     supervisor = Supervisor.of(run)
+    peers.begin()
     with (
         contextlib.closing(screen),
         Signals(active=workdir is not None) as signals,  # first: restoring and compiling take time
@@ -174,6 +175,7 @@ class _Training:
         saved, lr = self.record.newest_step(), self.run.lrs(update, self.control.lr_factors)["lr"]
         text = explain(self.run, state, update, folder=self.record.folder, saved=saved, lr=lr, peers=self.peers)
         self.record.event("non_finite", text, update)
+        self.peers.exchange("failed", update, only=0)  # whoever leaves first ends the others: all is written by now
         raise NonFiniteError(text)
 
     def roll_back(self, update: int) -> tuple[TrainState, int]:
@@ -237,7 +239,7 @@ class _Training:
             step = self.control.best["step"]
             state = self.best or session.place_state(self.run, self.record.restore_step(step))
         at_end = {row["split"]: row for row in self.record.rows if row["step"] == step}
-        at_end = self.peers.exchange("end", at_end)[0]  # what an earlier part has measured, the first process knows
+        at_end = self.peers.first("end", at_end)  # what an earlier part has measured, the first process knows
         self.peers.at(f"test after update {step}")
         if "test" in self.run.feeds and "test" not in at_end:
             try:
@@ -248,6 +250,7 @@ class _Training:
             at_end["test"] = self.record.rows[-1]
         self.record.wait()
         self.record.draw(self.run.watch)
+        self.peers.at("")
         by_split = {split: measured(row) for split, row in at_end.items() if split != "train"}
         return Result(state, self.record.rows, by_split, self.control.best, self.record.folder)
 

@@ -4,6 +4,7 @@ Lines of JSON over TCP, through a hub in process 0. Arrays never come this way; 
 """
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -11,10 +12,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from jtrain.errors import ConfigError, HeldError
-from jtrain.hub import BEAT, Hub
+from jtrain.hub import Hub
+from jtrain.wire import BEAT, FIRST, TRAIN, line_of
 
 RETRY = 0.2  # seconds between two attempts to reach process 0
 
@@ -34,7 +36,7 @@ class Peers:
         """Whether this process is the one that speaks and writes."""
         return self.process == 0
 
-    def exchange(self, key: str, value: Any, *, only: int | None = None) -> list[Any]:
+    def exchange(self, key: str, value: Any, *, only: int | str | None = None) -> list[Any]:
         """The values of all processes in their order, once all have given theirs.
 
         Args:
@@ -44,8 +46,15 @@ class Peers:
         """
         return [value]
 
+    def first(self, key: str, value: Any) -> Any:
+        """The value of process 0, once all have come; that of the others is not sent."""
+        return self.exchange(key, value if self.leads else None, only=FIRST)[0]
+
+    def begin(self) -> None:
+        """A run begins: a signal that ended an earlier one holds no longer, and waiting is limited from here on."""
+
     def at(self, phase: str) -> None:
-        """Notes where this process is, for those who wait for it."""
+        """Notes where this process is, for those who wait for it; '': nothing is waited for."""
 
     def grant(self, received: int | None) -> int | None:
         """Asked before every piece of work that all processes do together: None to go on, or the signal to stop by.
@@ -61,12 +70,7 @@ class Peers:
         """After an error that another process may have caused: waits until it is known whether one was lost."""
 
     def leave(self, reason: str = "", code: int = HeldError.exit_code) -> None:
-        """Tells the others that this process ends: its work is done, or for a `reason`, with which they end as well.
-
-        Args:
-          reason: '' when its work is done.
-          code: the exit code for all of them.
-        """
+        """Tells the others that this process ends: its work is done, or for a `reason`; then they end with `code`."""
 
 
 ALONE = Peers()
@@ -100,7 +104,7 @@ class Joined(Peers):
         self._condition = threading.Condition()
         self._sending = threading.Lock()
         self._answers: dict[str, list[list[Any]]] = {}
-        self._phase, self._moved = "starting", time.monotonic()
+        self._phase, self._moved = "", time.monotonic()
         self._count = 0  # pieces of common work begun
         self._asked = self._frozen = self._leaving = self._losing = False
         self._limit: int | None = None
@@ -109,10 +113,7 @@ class Joined(Peers):
         self._told: dict[str, Any] | None = None
         self._hub: Hub | None = None
         if process == 0:
-            try:
-                self._hub = Hub((host, port), processes, welcome, heartbeat=heartbeat, start=start, step=step)
-            except OSError as error:
-                raise ConfigError(f"coordinator: process 0 cannot listen at {host}:{port}: {error.strerror}") from error
+            self._hub = _hub((host, port), processes, welcome, heartbeat=heartbeat, start=start, step=step)
             self._hub.start()
         self._connection = _reach(host, port, start)
         me = {"pid": os.getpid(), "host": socket.gethostname(), "sees": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
@@ -134,13 +135,20 @@ class Joined(Peers):
         assert self._told is not None
         return self._told
 
-    def exchange(self, key: str, value: Any, *, only: int | None = None) -> list[Any]:
+    def exchange(self, key: str, value: Any, *, only: int | str | None = None) -> list[Any]:
         self._send({"exchange": key, "value": value, "only": only})
         with self._condition:
-            self._condition.wait_for(lambda: self._answers.get(key) or self._lost)
+            self._condition.wait_for(lambda: self._answers.get(key) or self._lost or self._leaving)
             if not self._answers.get(key):
-                raise HeldError(self._lost)
+                raise HeldError(self._lost or "this process has left the others")
             return self._answers.pop(key)[0]
+
+    def begin(self) -> None:
+        self.at("starting")
+        self.exchange(TRAIN, 0, only=0)
+        with self._condition:
+            self._asked = self._frozen = False
+            self._limit = self._signal = None
 
     def at(self, phase: str) -> None:
         self._phase, self._moved = phase, time.monotonic()
@@ -167,9 +175,12 @@ class Joined(Peers):
 
     def leave(self, reason: str = "", code: int = HeldError.exit_code) -> None:
         with self._condition:
-            if self._leaving or self._lost:
+            if reason and not self.leads:  # where all fail alike the first process tells it, once its files are written
+                self._condition.wait_for(lambda: self._losing, 2 * BEAT)
+            if self._leaving or self._losing:
                 return
             self._leaving = True
+            self._condition.notify_all()
         self._send({"left": reason, "code": code} if reason else {"bye": 0})
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
@@ -179,7 +190,7 @@ class Joined(Peers):
     def _send(self, message: dict[str, Any]) -> None:
         # A connection that is gone is found by the thread that reads from it.
         with contextlib.suppress(OSError), self._sending:
-            self._connection.sendall(json.dumps(message).encode() + b"\n")
+            self._connection.sendall(line_of(message))
 
     def _live(self) -> None:
         """Gives signs of life, and looks for those of process 0."""
@@ -243,6 +254,9 @@ def _reach(host: str, port: int, seconds: float) -> socket.socket:
     while True:
         try:
             connection = socket.create_connection((host, port), timeout=max(RETRY, until - time.monotonic()))
+            if connection.getsockname() == connection.getpeername():  # a port of clients can meet itself
+                connection.close()
+                raise ConnectionRefusedError(0, "nobody listens")
             connection.settimeout(None)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return connection
@@ -253,9 +267,31 @@ def _reach(host: str, port: int, seconds: float) -> socket.socket:
         time.sleep(RETRY)
 
 
+def _hub(
+    address: tuple[str, int], processes: int, welcome: Callable[[], dict[str, Any]], *,
+    heartbeat: float, start: float, step: float,
+) -> Hub:  # fmt: skip
+    """A hub that listens; waits for a process of an earlier start that is about to leave the address."""
+    until = time.monotonic() + heartbeat + 2 * BEAT
+    while True:
+        try:
+            return Hub(address, processes, welcome, heartbeat=heartbeat, start=start, step=step)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > until:
+                where, why = f"{address[0]}:{address[1]}", error.strerror or str(error)
+                raise ConfigError(f"coordinator: process 0 cannot listen at {where}: {why}") from error
+        time.sleep(RETRY)
+
+
+def end_now(code: int) -> NoReturn:
+    """Ends this process without waiting for anything, once what it has printed is out."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
+
+
 def _end(text: str, code: int) -> None:
-    try:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(f"jtrain: {text}\n")
-        sys.stderr.flush()
-    finally:
-        os._exit(code)
+    end_now(code)

@@ -2,7 +2,9 @@
 
 import atexit
 import contextlib
+import glob
 import hashlib
+import math
 import os
 import socket
 import sys
@@ -11,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from jtrain import launchers
-from jtrain.errors import ConfigError, JtrainError
-from jtrain.peers import ALONE, Joined, Peers
+from jtrain.errors import ConfigError, Interrupted, JtrainError
+from jtrain.peers import ALONE, Joined, Peers, end_now
+from jtrain.wire import is_loopback
 
 
 def connect(
@@ -45,13 +48,12 @@ def connect(
     host, _, port = cluster.coordinator.rpartition(":")
     host = host.strip("[]")
     peers = Joined(
-        host, int(port), cluster.process, cluster.processes, welcome=lambda: {"jax": _port_for_jax(host, int(port))},
+        host, int(port), cluster.process, cluster.processes, welcome=lambda: {"jax": _port_for_jax(int(port))},
         heartbeat=heartbeat, start=start_timeout, step=step_timeout,
     )  # fmt: skip
     import jax
 
-    loopback = host == "localhost" or host.startswith("127.")
-    address = f"{host}:{peers.welcome['jax']}"
+    address = f"[{host}]:{peers.welcome['jax']}" if ":" in host else f"{host}:{peers.welcome['jax']}"
     jax.distributed.initialize(
         coordinator_address=address,
         num_processes=cluster.processes,
@@ -59,7 +61,8 @@ def connect(
         local_device_ids=_own_devices(peers.welcome["places"], cluster.process),
         cluster_detection_method="deactivate",
         initialization_timeout=int(start_timeout),
-        coordinator_bind_address=address if loopback else None,
+        heartbeat_timeout_seconds=max(100, math.ceil(3 * heartbeat)),  # ours is to notice first
+        coordinator_bind_address=address if is_loopback(host) else None,
     )
     atexit.register(_end_of_program, peers)  # runs before what JAX has registered, which waits for all processes
     return peers
@@ -105,28 +108,38 @@ def code_version() -> dict[str, str]:
 def _end_of_program(peers: Peers) -> None:
     error = getattr(sys, "last_value", None)  # that nobody has caught
     if error is None:
+        return peers.leave()
+    if isinstance(error, Interrupted):  # all of them are
         peers.leave()
-        return
-    peers.leave(" ".join(repr(error).split())[:300], JtrainError.exit_code)
-    os._exit(1)
+    elif isinstance(error, JtrainError):
+        peers.leave(str(error), error.exit_code)
+    else:
+        peers.leave(" ".join(repr(error).split())[:300], JtrainError.exit_code)
+    end_now(error.exit_code if isinstance(error, JtrainError) else 1)
 
 
 def _digest(value: Any) -> str:
     return hashlib.blake2b(repr(value).encode(), digest_size=16).hexdigest()
 
 
-def _port_for_jax(host: str, port: int) -> int:
+def _port_for_jax(port: int) -> int:
     for candidate in (port + 1, 0):
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with contextlib.suppress(OSError, OverflowError), socket.create_server(("", candidate), family=family) as free:
+        with contextlib.suppress(OSError, OverflowError), socket.create_server(("", candidate)) as free:
             return int(free.getsockname()[1])
     raise ConfigError(f"coordinator: no port is free beside {port}")
 
 
 def _own_devices(places: list[tuple[str, str]], process: int) -> list[int] | None:
-    """Which of the accelerators that it sees this process takes; None: all.
-
-    Processes on one machine that see the same ones take one each, in their order.
-    """
+    """Which of the GPUs that it sees this process takes; None: all. Those that several see are dealt out evenly."""
     beside = [p for p, place in enumerate(places) if list(place) == list(places[process])]
-    return [beside.index(process)] if len(beside) > 1 else None
+    sees = places[process][1]
+    count = len(sees.split(",")) if sees else len(glob.glob("/dev/nvidia[0-9]*"))
+    if len(beside) == 1 or count == 0:
+        return None
+    if count % len(beside):
+        raise ConfigError(
+            f"processes: {len(beside)} on this machine see the same {count} GPUs, which cannot be dealt out evenly; "
+            "start as many as divide them, or set CUDA_VISIBLE_DEVICES for each"
+        )
+    share = count // len(beside)
+    return list(range(beside.index(process) * share, (beside.index(process) + 1) * share))

@@ -1,4 +1,8 @@
-"""A batch cut into virtual shards: the same answer, to the bit, on any number of devices that divides them."""
+"""A batch cut into virtual shards: the same answer, to the bit, on any number of devices that divides them.
+
+Batch norm then takes the statistics of each shard, and its running averages are the mean of theirs: so the number of
+shards also says over how many examples it normalises.
+"""
 
 import functools
 from collections.abc import Callable

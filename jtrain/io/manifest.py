@@ -84,6 +84,14 @@ def encode(manifest: Mapping[str, Any]) -> bytes:
     return b'{"checksum":"%s","manifest":%s}\n' % (checksum(inner).encode(), inner)
 
 
+def digest_of(folder: Path) -> str:
+    """A checksum of a checkpoint's manifest, which has checksums of all else; '' where there is none."""
+    try:
+        return hashlib.blake2b((folder / NAME).read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return ""
+
+
 def read_manifest(folder: Path, step: int) -> dict[str, Any]:
     """The manifest of a checkpoint folder, checked against its own checksum, and all that it says for plausibility.
 
@@ -150,11 +158,14 @@ def check_match(manifest: Mapping[str, Any], abstract: Mapping[str, Any]) -> Non
 
 
 def check_memory(manifest: Mapping[str, Any]) -> None:
-    """Raises Damaged when the arrays, as the manifest has them, are larger than this machine's memory."""
+    """Raises DataError when the arrays, as the manifest has them, are larger than this machine's memory."""
     needed = sum(size_of(record) for record in manifest["arrays"].values())
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:
-        raise Damaged(f"{NAME}: arrays of {needed:,} bytes, this machine has {memory:,}")
+        raise DataError(
+            f"{NAME}: its arrays are {needed:,} bytes, this machine's memory is {memory:,}; each process reads all of "
+            "them: restore it where there is more"
+        )
 
 
 def size_of(record: Mapping[str, Any]) -> int:

@@ -5,6 +5,8 @@ from typing import Any
 
 from jtrain.errors import DataError
 from jtrain.io.checkpoint import Abstract, Checkpoints, Restored
+from jtrain.io.contents import await_folder
+from jtrain.io.manifest import Damaged, digest_of
 from jtrain.io.plots import curves
 from jtrain.io.progress import Screen
 from jtrain.io.workdir import cut_rows, remove_leftovers, write_json_atomic
@@ -50,8 +52,38 @@ class Record:
         if self._checkpoints is None:
             return None
         restored = self._checkpoints.restore(None, abstract) if self._peers.leads else None
-        step = self._peers.exchange("restore", restored.step if restored else None)[0]
-        return restored if self._peers.leads or step is None else self._checkpoints.restore(step, abstract)
+        found = self._peers.first("restore", [restored.step, self.digest(restored.step)] if restored else None)
+        if self._peers.leads or found is None:
+            return restored
+        step, digest = found
+        return self.restore_same(step, digest, abstract)
+
+    def restore_newest(self, abstract: Abstract) -> Restored | None:
+        """The newest whole checkpoint as this process alone finds it."""
+        assert self._checkpoints is not None
+        return self._checkpoints.restore(None, abstract)
+
+    def restore_same(self, step: int, digest: str, abstract: Abstract) -> Restored:
+        """The checkpoint that the first process restored; raises DataError where it is not the same here."""
+        assert self._checkpoints is not None
+        assert self.folder is not None
+        try:
+            await_folder(self.folder / "checkpoints" / str(step))
+        except Damaged as error:
+            raise DataError(str(error)) from error
+        if self.digest(step) != digest:
+            raise DataError(
+                f"{self.folder}: process {self._peers.process} finds another checkpoint {step} there than process 0; "
+                "the workdir must be on a file system that all processes share"
+            )
+        restored = self._checkpoints.restore(step, abstract)
+        assert restored is not None
+        return restored
+
+    def digest(self, step: int) -> str:
+        """By which a checkpoint is known again: a checksum of its manifest, which has checksums of all else."""
+        assert self.folder is not None
+        return digest_of(self.folder / "checkpoints" / str(step))
 
     def restore_step(self, step: int) -> Restored:
         """A checkpoint of this run; raises DataError when it is missing or damaged."""

@@ -1,15 +1,13 @@
 """What residual networks share: names of blocks, stochastic depth, rematerialisation."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jtrain.remat import after
-
-Recomputed = bool | Literal["in turn"]
 
 
 class StochasticDepth(nn.Module):
@@ -45,20 +43,17 @@ def block_names(blocks: tuple[int, ...]) -> Iterator[tuple[int, int, str]]:
             yield stage, block, f"stage{stage + 1}_block{block + 1}"
 
 
-def blocks_of(block: type[nn.Module], remat: Recomputed) -> type[nn.Module]:
+def blocks_of(block: type[nn.Module], remat: bool) -> type[nn.Module]:
     """The block class, called with (inputs, train); name its instances.
 
     Args:
       block: as it is written.
-      remat: whether the backward pass computes a block again from its inputs; "in turn" makes it wait on CPU too until
-        that block's gradient is there (see `jtrain.remat.after`), which cannot be inside of `jax.checkpoint`.
+      remat: whether the backward pass computes a block again from its inputs, once that block's gradient is there, on
+        CPU too (see `jtrain.remat.after`); this cannot be inside of `jax.checkpoint`.
     """
-    if remat == "in turn":
-        return _in_turn(block)
-    return nn.remat(block, static_argnums=(2,)) if remat else block  # 0 is the module itself
+    if not remat:
+        return block
 
-
-def _in_turn(block: type[nn.Module]) -> type[nn.Module]:
     class InTurn(block):  # type: ignore[misc, valid-type]
         @nn.compact
         def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:

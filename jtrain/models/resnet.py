@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from jtrain.errors import ConfigError
 from jtrain.models.layers import ACTIVATIONS, Activation, Conv, batch_norm, check_images, max_pool_3x3
-from jtrain.models.residual import Recomputed, StochasticDepth, block_names, blocks_of, drop_rates
+from jtrain.models.residual import StochasticDepth, block_names, blocks_of, drop_rates
 from jtrain.remat import as_block
 from jtrain.table import Fraction, Natural
 
@@ -95,7 +95,7 @@ class ResNet(nn.Module):
     zero_init: bool = False
     stochastic_depth: float = 0.0
     dropout: float = 0.0
-    remat: Recomputed = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
@@ -134,7 +134,6 @@ def resnet(
     zero_init: bool = False,
     stochastic_depth: Fraction = 0.0,
     dropout: Fraction = 0.0,
-    remat: bool = False,
 ) -> nn.Module:
     """A residual network (He et al. 2016) over images [batch, height, width, channels].
 
@@ -157,8 +156,6 @@ def resnet(
       stochastic_depth: share of examples for which the last block is left out in training; it rises evenly
         from the first block on (Huang et al. 2016, equation 4).
       dropout: share of the head's inputs dropped in training.
-      remat: computes each block again in the backward pass: less memory, about a third more to compute, the
-        same values.
 
     Raises:
       ConfigError: for a depth that has no such form; when traced, for inputs that are no images.
@@ -183,5 +180,4 @@ def resnet(
         zero_init=zero_init,
         stochastic_depth=stochastic_depth,
         dropout=dropout,
-        remat=remat,
     )

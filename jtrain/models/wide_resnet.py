@@ -6,7 +6,7 @@ import jax
 from flax import linen as nn
 
 from jtrain.models.layers import ACTIVATIONS, Activation, batch_norm, check_images
-from jtrain.models.residual import Recomputed, StochasticDepth, block_names, blocks_of, drop_rates
+from jtrain.models.residual import StochasticDepth, block_names, blocks_of, drop_rates
 from jtrain.models.resnet import conv
 from jtrain.remat import as_block
 from jtrain.table import Fraction, Size
@@ -52,7 +52,7 @@ class WideResNet(nn.Module):
     activation: str
     dropout: float = 0.0
     stochastic_depth: float = 0.0
-    remat: Recomputed = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
@@ -77,7 +77,6 @@ def wide_resnet(
     activation: Activation = "relu",
     dropout: Fraction = 0.0,
     stochastic_depth: Fraction = 0.0,
-    remat: bool = False,
 ) -> nn.Module:
     """A wide residual network (Zagoruyko & Komodakis 2016) over small images [batch, height, width, channels].
 
@@ -92,10 +91,8 @@ def wide_resnet(
         paper takes 0.3 where it is on).
       stochastic_depth: share of examples for which the last block is left out in training; it rises evenly
         from the first block on (Huang et al. 2016, equation 4).
-      remat: computes each block again in the backward pass: less memory, about a third more to compute, the
-        same values.
 
     Raises:
       ConfigError: when traced, for inputs that are no images.
     """
-    return WideResNet(num_outputs, (depth - 4) // 6, widen, activation, dropout, stochastic_depth, remat)
+    return WideResNet(num_outputs, (depth - 4) // 6, widen, activation, dropout, stochastic_depth)

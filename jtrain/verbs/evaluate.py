@@ -6,14 +6,16 @@ from typing import Any
 
 from jtrain.errors import ConfigError
 from jtrain.io.progress import Screen
+from jtrain.peers import ALONE, Peers
 from jtrain.run import Run
 from jtrain.table import did_you_mean
-from jtrain.verbs.restored import open_run, open_state
+from jtrain.verbs.restored import agree_on, open_run, open_state
 
 
 def evaluate(
     workdir: str | Path, *, split: str = "test", at: str | int = "latest", model: Any = None, data: Any = None,
     overrides: dict[str, str] | None = None, trust: bool = False, screen: Screen | None = None,
+    peers: Peers = ALONE,
 ) -> dict[str, Any]:  # fmt: skip
     """Loss and metrics over a whole split; the workdir is only read.
 
@@ -26,11 +28,13 @@ def evaluate(
       overrides: {dotted key: text} on top of the run's config, for devices, the log and where the data is.
       trust: take the parts "module:Name" that the run's config.json names: they are imported and called.
       screen: where to show it.
+      peers: from `jtrain.connect()`, where several processes do this together.
     """
     screen = screen or Screen.quiet()
     with contextlib.closing(open_run(workdir, overrides=overrides, model=model, data=data, trust=trust)) as run:
         check_split(run, split)
-        state = open_state(run, workdir, at, screen=screen)
+        agree_on(run, peers, {"split": split, "at": str(at)})
+        state = open_state(run, workdir, at, screen=screen, peers=peers)
         found = run.evaluate(state, split)
         tell_news(run, screen)
     step = int(state.step)

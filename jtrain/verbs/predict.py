@@ -14,16 +14,18 @@ from jtrain.data.examples import check_finite, targets_of
 from jtrain.data.sources import as_inputs
 from jtrain.errors import ConfigError, DataError
 from jtrain.io.progress import Screen
+from jtrain.peers import ALONE, Peers
 from jtrain.run import Run
 from jtrain.verbs.evaluate import check_split, tell_news
 from jtrain.verbs.predictions import write_predictions
-from jtrain.verbs.restored import open_run, open_state
+from jtrain.verbs.restored import agree_on, open_run, open_state
 
 
 def predict(
     workdir: str | Path, *, split: str = "test", at: str | int = "latest", out: str | Path | None = None,
     inputs: Any = None, model: Any = None, data: Any = None,
     overrides: dict[str, str] | None = None, trust: bool = False, screen: Screen | None = None,
+    peers: Peers = ALONE,
 ) -> np.ndarray:  # fmt: skip
     """Predictions [examples, …], float32, in the order of the split or of `inputs`.
 
@@ -42,6 +44,7 @@ def predict(
       overrides: {dotted key: text} on top of the run's config, for devices, the log and where the data is.
       trust: take the parts "module:Name" that the run's config.json names: they are imported and called.
       screen: where to show it.
+      peers: from `jtrain.connect()`, where several processes do this together.
     """
     screen = screen or Screen.quiet()
     with contextlib.closing(open_run(workdir, overrides=overrides, model=model, data=data, trust=trust)) as run:
@@ -49,7 +52,9 @@ def predict(
             check_split(run, split)
         else:
             inputs = _fitting(run, inputs)
-        state = open_state(run, workdir, at, screen=screen)
+        given = zlib.crc32(inputs.tobytes()) if inputs is not None else split
+        agree_on(run, peers, {"inputs": given, "at": str(at)})
+        state = open_state(run, workdir, at, screen=screen, peers=peers)
         found = run.predict(state, split) if inputs is None else run.predict_inputs(state, inputs)
         tell_news(run, screen)
         if out is not None:

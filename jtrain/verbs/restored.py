@@ -3,10 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import jax
+
+from jtrain import config as configs
 from jtrain import config_files
 from jtrain.assembly import assemble
 from jtrain.errors import ConfigError, DataError
+from jtrain.io.manifest import digest_of
 from jtrain.io.progress import Screen
+from jtrain.peers import ALONE, Peers
+from jtrain.pod import agree, code_version
 from jtrain.run import Run
 from jtrain.session import place_state
 from jtrain.state import TrainState
@@ -48,8 +54,20 @@ def open_run(
     return assemble(config, model=model, data=data)
 
 
-def open_state(run: Run, workdir: str | Path, at: str | int = "latest", *, screen: Screen | None = None) -> TrainState:
-    """A state of a workdir: `latest`, `best`, or the number of a step.
+def agree_on(run: Run, peers: Peers, asked: dict[str, Any]) -> None:
+    """Raises ConfigError unless all processes do the same with the same run."""
+    if jax.process_count() != peers.processes:
+        raise ConfigError(f"peers: JAX has {jax.process_count()} processes; pass peers=jtrain.connect()")
+    if peers.processes > 1:
+        agree(peers, "code", code_version())
+        agree(peers, "config", configs.flat(run.config) | asked)
+        agree(peers, "data", run.fingerprint)
+
+
+def open_state(
+    run: Run, workdir: str | Path, at: str | int = "latest", *, screen: Screen | None = None, peers: Peers = ALONE
+) -> TrainState:
+    """A state of a workdir: `latest`, `best`, or the number of a step; for all processes the one that process 0 finds.
 
     Raises:
       ConfigError: `at` is none of these. DataError: there is no such checkpoint, or it is damaged.
@@ -59,7 +77,16 @@ def open_state(run: Run, workdir: str | Path, at: str | int = "latest", *, scree
     def tell(kind: str, text: str) -> None:
         screen.line(f"{kind}: {text}")
 
-    restored = read_checkpoint(Path(workdir), str(at), key="--at", event=tell, abstract=run.abstract)
+    folder = Path(workdir)
+    restored = None
+    if peers.leads:
+        restored = read_checkpoint(folder, str(at), key="--at", event=tell, abstract=run.abstract)
+        at_step, digest = restored.step, digest_of(folder / "checkpoints" / str(restored.step))
+    at_step, digest = peers.first("state", [at_step, digest] if peers.leads else None)
+    if restored is None:
+        restored = read_checkpoint(folder, str(at_step), key="--at", event=tell, abstract=run.abstract)
+        if digest_of(folder / "checkpoints" / str(at_step)) != digest:
+            raise DataError(f"--workdir: {folder} is not the same folder for all processes")
     stopped = restored.control.get("stopped") and str(at) == "latest"
     hint = "; the run was stopped early, its best is --at=best" if stopped else ""
     screen.line(f"checkpoint of update {restored.step} in {workdir}{hint}")

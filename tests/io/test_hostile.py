@@ -411,7 +411,7 @@ def test_arrays_larger_than_this_machine_are_refused_even_where_all_agree(copied
         m["arrays"]["params/a"]["shape"] = part["shape"] = [2**40, 4]
 
     rewritten(copied / "alone", change)
-    with pytest.raises(DataError, match=r"arrays of 17,592,186,0.* bytes, this machine has"):
+    with pytest.raises(DataError, match=r"arrays are 17,592,186,0.* bytes, this machine's memory is"):
         read(copied / "alone")
 
 

@@ -1,6 +1,7 @@
 """Decoded splits kept as arrays in the per-user cache: written whole or not at all, checked when read."""
 
 import hashlib
+import errno
 import json
 import os
 import shutil
@@ -126,12 +127,12 @@ def _checked(file: Path, facts: dict[str, Any]) -> np.ndarray:
 
 def _swap(temporary: Path, folder: Path) -> None:
     """Puts `temporary` in the place of `folder`. Who has the old files mapped keeps them."""
-    for _ in range(10):
+    for _ in range(100):
         try:
             os.rename(temporary, folder)
             return
-        except OSError:
-            if not folder.exists():
+        except OSError as error:  # not `folder.exists()`: another process may have moved it away since
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         old = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
         try:
