@@ -18,7 +18,7 @@ from jtrain.data.order import Order
 from jtrain.durations import Clock
 from jtrain.errors import ConfigError
 from jtrain.evaluation import make_eval_step, make_predict_step
-from jtrain.fit import build_model, check_shapes
+from jtrain.fit import build_model, check_blocks, check_shapes
 from jtrain.gradient import make_gradient
 from jtrain.models.initializers import reinitialise
 from jtrain.models.prepare import Scaling, prepare
@@ -73,6 +73,8 @@ def assemble(
     on_all, constrain = meshes.replicated(mesh), meshes.make_constrain(mesh)
     tta = views.build_views(config.tta) if config.tta else None
     whole = _gathering(pure, cut, PRECISIONS[config.precision])
+    if remat == "blocks":
+        check_blocks(pure, model_name, sample)
     over_shards = _over_shards(config, mesh)
     eval_step = make_eval_step(model=whole, task=task, views=tta, constrain=constrain, over_shards=over_shards)
     predict_step = make_predict_step(model=whole, task=task, views=tta, constrain=constrain)
@@ -167,7 +169,7 @@ def _phases(
                 optimizer=optimizer,
                 gradient=gradient,
                 train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh))),
-                begin=jax.jit(begin, out_shardings=shardings),
+                begin=jax.jit(begin, donate_argnums=0, out_shardings=shardings),
                 shapes=shapes,
                 shardings=shardings,
             )
@@ -194,7 +196,8 @@ def _over_shards(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> 
         return None
     if shards % mesh.size:
         raise ConfigError(
-            f"mesh.shards: {shards} do not divide among {mesh.size} devices; set mesh.devices to a power of two"
+            f"mesh.shards: {shards} do not divide among {mesh.size} devices; use a multiple of these that is a power "
+            "of two (or 0), on 1, 2, 4, … devices"
         )
     if batch_size % shards:
         raise ConfigError(f"mesh.shards: {shards} does not divide train.batch_size {batch_size}")

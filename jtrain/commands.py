@@ -65,17 +65,22 @@ def _load(values: dict[str, str], overrides: dict[str, str]) -> Any:
 
 
 @contextlib.contextmanager
-def _joined(values: dict[str, str], config: Any) -> Iterator[Any]:
+def _joined(verb: str, values: dict[str, str], config: Any) -> Iterator[Any]:
     """The processes of a run that several were started for; none of them waits for one that has failed."""
     from jtrain.errors import HeldError, Interrupted, JtrainError
-    from jtrain.pod import connect
+    from jtrain.pod import agree, connect
 
     times: dict[str, Any] = {name: config.mesh[name] for name in ("heartbeat", "start_timeout", "step_timeout")}
     peers = connect(**_cluster_flags(values), **times)
     try:
+        if peers.processes > 1:
+            own = ("config", "coordinator", "process")
+            agree(peers, "command", {"verb": verb} | {f"--{k}": v for k, v in values.items() if k not in own})
         yield peers
-    except Interrupted:  # all of them are
+    except Interrupted as error:  # all of them are; the first tells it
         peers.leave()
+        if not peers.leads:
+            raise SystemExit(error.exit_code) from error
         raise
     except JtrainError as error:
         _left(peers, str(error), error.exit_code)
@@ -125,9 +130,9 @@ def _train(values: dict[str, str], overrides: dict[str, str]) -> None:
     from jtrain.loop import train
     from jtrain.verbs.summary import summary
 
-    with _joined(values, config) as peers:
+    with _joined("train", values, config) as peers:
         named = f"runs/{_name(values)}-{time.strftime('%Y%m%d-%H%M%S')}"
-        workdir = Path(values["workdir"] or peers.exchange("workdir", named)[0])
+        workdir = Path(values["workdir"] or peers.first("workdir", named))
         screen, force = Screen(), values["resume"] == "force"
         result = train(assemble(config), workdir, screen=screen, force=force, branch=values["branch"], peers=peers)
         for line in summary(result) if peers.leads else ():
@@ -161,7 +166,7 @@ def _evaluate(values: dict[str, str], overrides: dict[str, str]) -> None:
     from jtrain.io.progress import Screen
     from jtrain.verbs.evaluate import evaluate
 
-    with _joined(values, _of_workdir(values, overrides)) as peers:
+    with _joined("eval", values, _of_workdir(values, overrides)) as peers:
         evaluate(
             values["workdir"], split=values["split"] or "test", at=values["at"] or "latest", overrides=overrides,
             trust=bool(values["trust"]), screen=Screen() if peers.leads else Screen.quiet(), peers=peers,
@@ -179,7 +184,7 @@ def _predict(values: dict[str, str], overrides: dict[str, str]) -> None:
 
     split = values["split"] or "test"
     out = values["out"] or os.path.join(values["workdir"], default_name(values["inputs"] or split))
-    with _joined(values, _of_workdir(values, overrides)) as peers:
+    with _joined("predict", values, _of_workdir(values, overrides)) as peers:
         predict(
             values["workdir"], split=split, at=values["at"] or "latest", overrides=overrides,
             trust=bool(values["trust"]), inputs=inputs_of(values["inputs"]) if values["inputs"] else None,

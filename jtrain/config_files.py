@@ -21,7 +21,8 @@ from jtrain.table import Option, at
 
 # What may differ when a run is resumed; each change is printed.
 MAY_CHANGE = (
-    "log", "checkpoint", "mesh", "lr_scale", "train.total", "optimizer.lr", "schedule", "plateau", "early_stopping",
+    "log", "checkpoint", "mesh.devices", "mesh.fsdp", "mesh.rules", "mesh.heartbeat", "mesh.start_timeout",
+    "mesh.step_timeout", "lr_scale", "train.total", "optimizer.lr", "schedule", "plateau", "early_stopping",
     "train.on_nan", "train.on_nan_limit", "train.rollback_scale", "metrics", "data.workers",
     "train.remat",
 )  # fmt: skip

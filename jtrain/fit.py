@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from flax import linen as nn
 
 from jtrain import config as configs
 from jtrain.data.augment import build as build_augment
@@ -15,18 +14,18 @@ from jtrain.data.augment import build_mix
 from jtrain.errors import ConfigError, JtrainError
 from jtrain.gradient import prepared
 from jtrain.models.pure import Model, as_model
-from jtrain.remat import Remat
+from jtrain.remat import BLOCK, Remat
 from jtrain.table import parameters
 from jtrain.tasks import Task
 
 
 def build_model(config: ml_collections.ConfigDict, given: Any, num_outputs: int) -> tuple[Model, str, Remat]:
     """(model, its name, what of train.remat is left to do): the one given, or the config's with a head of
-    `num_outputs`. A module with an attribute `remat` computes its blocks again by itself."""
+    `num_outputs`. Residual networks of ours compute their blocks again by themselves."""
     module, name = _module(config, given, num_outputs)
     kind: Remat = config.train.remat
     # Around cut parameters stands a `jax.checkpoint` anyway.
-    own = isinstance(module, nn.Module) and isinstance(getattr(module, "remat", None), bool)
+    own = type(module).__module__.startswith("jtrain.models.") and hasattr(module, "remat")
     if kind == "blocks" and config.mesh.fsdp == 1 and own:
         return as_model(module.clone(remat=True)), name, "none"
     return as_model(module), name, kind
@@ -102,6 +101,21 @@ def check_shapes(model: Model, name: str, task: Task, sample: np.ndarray, target
             what = "loss.name: the loss" if key == "loss" else f"metric {key}"
             raise ConfigError(f"{what} must be one number an example, [batch]; for 2 it gives {list(value.shape)}")
     return params
+
+
+def check_blocks(model: Model, name: str, sample: np.ndarray) -> None:
+    """Raises ConfigError when no block of the model is marked: all would be computed again, and all kept."""
+
+    def run(inputs: jax.Array) -> Any:
+        params, model_state = model.init(jax.random.key(0), inputs)
+        return model.apply(params, model_state, inputs, key=jax.random.key(1), train=True)[0]
+
+    inputs = jax.ShapeDtypeStruct((2, *sample.shape[1:]), sample.dtype)
+    if f"name={BLOCK}" not in str(jax.make_jaxpr(run)(inputs)):
+        raise ConfigError(
+            f"train.remat: 'blocks' keeps what is marked as a block, and {name} marks nothing; use 'cheap', or mark "
+            "what comes out of a block by jax.ad_checkpoint.checkpoint_name(values, 'block')"
+        )
 
 
 def _check_outputs(name: str, task: Task, outputs: Any) -> None:

@@ -16,9 +16,7 @@ from typing import Any, NoReturn
 
 from jtrain.errors import ConfigError, HeldError
 from jtrain.hub import Hub
-from jtrain.wire import BEAT, FIRST, TRAIN, line_of
-
-RETRY = 0.2  # seconds between two attempts to reach process 0
+from jtrain.wire import BEAT, FIRST, RETRY, TRAIN, is_loopback, line_of, reach
 
 
 class Peers:
@@ -52,6 +50,9 @@ class Peers:
 
     def begin(self) -> None:
         """A run begins: a signal that ended an earlier one holds no longer, and waiting is limited from here on."""
+
+    def when_lost(self, tell: Callable[[str], None] | None) -> None:
+        """`tell(text)` is called, in another thread, before this process ends because another one is lost."""
 
     def at(self, phase: str) -> None:
         """Notes where this process is, for those who wait for it; '': nothing is waited for."""
@@ -112,10 +113,12 @@ class Joined(Peers):
         self._lost = ""
         self._told: dict[str, Any] | None = None
         self._hub: Hub | None = None
+        self._tell: Callable[[str], None] | None = None
         if process == 0:
             self._hub = _hub((host, port), processes, welcome, heartbeat=heartbeat, start=start, step=step)
             self._hub.start()
-        self._connection = _reach(host, port, start)
+        # Process 0 reaches its own hub in any case, whatever the address means on this machine.
+        self._connection = reach("127.0.0.1" if process == 0 and not is_loopback(host) else host, port, start)
         me = {"pid": os.getpid(), "host": socket.gethostname(), "sees": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
         self._send({"hello": {"process": process, "processes": processes} | me})
         self._heard = time.monotonic()
@@ -142,6 +145,9 @@ class Joined(Peers):
             if not self._answers.get(key):
                 raise HeldError(self._lost or "this process has left the others")
             return self._answers.pop(key)[0]
+
+    def when_lost(self, tell: Callable[[str], None] | None) -> None:
+        self._tell = tell
 
     def begin(self) -> None:
         self.at("starting")
@@ -215,7 +221,8 @@ class Joined(Peers):
         except (OSError, ValueError):
             pass
         if not self._leaving:
-            self._lose("process 0 died")
+            stranger = "what answers at the address of process 0 is no process of this run, or has ended: coordinator"
+            self._lose("process 0 died" if self._told is not None else stranger)
 
     def _hear(self, message: dict[str, Any]) -> None:
         with self._condition:
@@ -242,29 +249,13 @@ class Joined(Peers):
         if self._hub is not None:
             self._hub.join(BEAT)  # it is telling the others
         if started:
+            with contextlib.suppress(Exception):  # a disk that is full is no reason to stay
+                if self._tell is not None:
+                    self._tell(text)
             self.on_lost(text, code)  # before those who wait are woken: one word on this is enough
         with self._condition:
             self._lost = text
             self._condition.notify_all()
-
-
-def _reach(host: str, port: int, seconds: float) -> socket.socket:
-    """A connection to process 0, which may start later than this one."""
-    until, reason = time.monotonic() + seconds, ""
-    while True:
-        try:
-            connection = socket.create_connection((host, port), timeout=max(RETRY, until - time.monotonic()))
-            if connection.getsockname() == connection.getpeername():  # a port of clients can meet itself
-                connection.close()
-                raise ConnectionRefusedError(0, "nobody listens")
-            connection.settimeout(None)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return connection
-        except OSError as error:
-            reason = error.strerror or str(error) or type(error).__name__
-        if time.monotonic() + RETRY > until:
-            raise HeldError(f"process 0 cannot be reached at {host}:{port} within {seconds:g} s: {reason}")
-        time.sleep(RETRY)
 
 
 def _hub(
@@ -278,7 +269,7 @@ def _hub(
             return Hub(address, processes, welcome, heartbeat=heartbeat, start=start, step=step)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or time.monotonic() > until:
-                where, why = f"{address[0]}:{address[1]}", error.strerror or str(error)
+                where, why = f"{address[0]}:{address[1]}", os.strerror(error.errno) if error.errno else str(error)
                 raise ConfigError(f"coordinator: process 0 cannot listen at {where}: {why}") from error
         time.sleep(RETRY)
 

@@ -6,8 +6,10 @@ import glob
 import hashlib
 import math
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,7 @@ def connect(
     import jax
 
     address = f"[{host}]:{peers.welcome['jax']}" if ":" in host else f"{host}:{peers.welcome['jax']}"
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     jax.distributed.initialize(
         coordinator_address=address,
         num_processes=cluster.processes,
@@ -64,6 +67,9 @@ def connect(
         heartbeat_timeout_seconds=max(100, math.ceil(3 * heartbeat)),  # ours is to notice first
         coordinator_bind_address=address if is_loopback(host) else None,
     )
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in before.items():  # JAX has put its own in the place of that for SIGTERM
+            signal.signal(number, handler)
     atexit.register(_end_of_program, peers)  # runs before what JAX has registered, which waits for all processes
     return peers
 
@@ -114,7 +120,7 @@ def _end_of_program(peers: Peers) -> None:
     elif isinstance(error, JtrainError):
         peers.leave(str(error), error.exit_code)
     else:
-        peers.leave(" ".join(repr(error).split())[:300], JtrainError.exit_code)
+        peers.leave(" ".join(repr(error).split())[:300], 1)
     end_now(error.exit_code if isinstance(error, JtrainError) else 1)
 
 

@@ -38,7 +38,8 @@ def top_accuracy(outputs: jax.Array, targets: jax.Array, *, k: int) -> jax.Array
     target, classes = _numbers(outputs, targets)[:, None], jnp.arange(outputs.shape[-1])[None]
     own = jnp.where(classes == target, outputs, 0).sum(axis=-1, keepdims=True)
     before = ~(outputs <= own) | ((outputs == own) & (classes < target))  # a NaN is before all
-    return (before.sum(axis=-1) < k).astype(jnp.float32)
+    known = (own == own)[:, 0]
+    return ((before.sum(axis=-1) < k) & known).astype(jnp.float32)
 
 
 def recalled(outputs: jax.Array, targets: jax.Array) -> jax.Array:

@@ -64,6 +64,8 @@ def open_record(
         else:
             record, begun = _follow(run, Path(workdir), screen, stack, peers=peers)
         control = begun.control
+        peers.when_lost(lambda text: record.event("lost", text))
+        stack.callback(peers.when_lost, None)
         if begun.branched:  # its own from here on: killed or rolled back, it never begins with anything else
             assert begun.restored is not None
             save = begun.restored.step, begun.restored.state, dataclasses.asdict(control)

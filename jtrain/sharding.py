@@ -49,12 +49,17 @@ def cut_parameters(params: Tree, mesh: Mesh, rules: Rules = ()) -> dict[str, Nam
       ConfigError: for a pattern that matches no parameter, or an axis that is not there or does not divide.
     """
     shapes = {path: tuple(leaf.shape) for path, leaf in flatten(params).items()}
+    left = set(shapes)
     for pattern, _ in rules:
-        if not any(re.fullmatch(pattern, path) for path in shapes):
+        found = {path for path in shapes if re.fullmatch(pattern, path)}
+        if not found:
             some = ", ".join(list(shapes)[:6])
             raise ConfigError(
                 f"mesh.rules: pattern {pattern!r} matches no parameter; it must match whole paths such as {some}"
             )
+        if not found & left:
+            raise ConfigError(f"mesh.rules: earlier patterns take all that {pattern!r} matches; put it before them")
+        left -= found
     return {path: _sharding(path, shape, mesh, rules) for path, shape in shapes.items()}
 
 

@@ -5,6 +5,9 @@ import socket
 import time
 from typing import Any
 
+from jtrain.errors import HeldError
+
+RETRY = 0.2  # seconds between two attempts to reach process 0
 BEAT = 1.0  # seconds between two signs of life
 FIRST, TRAIN = "first", "train"  # who is given an answer: all, the value of process 0; the exchange that begins a run
 
@@ -49,3 +52,25 @@ def listen(address: tuple[str, int]) -> socket.socket:
 def is_loopback(host: str) -> bool:
     """Whether only processes of this machine reach the address."""
     return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def reach(host: str, port: int, seconds: float) -> socket.socket:
+    """A connection to process 0, which may start later than this one."""
+    until, reason = time.monotonic() + seconds, ""
+    while True:
+        try:
+            connection = socket.create_connection((host, port), timeout=max(RETRY, until - time.monotonic()))
+            if connection.getsockname() == connection.getpeername():  # a port of clients can meet itself
+                connection.close()
+                raise ConnectionRefusedError(0, "nobody listens")
+            connection.settimeout(None)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return connection
+        except OSError as error:
+            reason = error.strerror or str(error) or type(error).__name__
+        if time.monotonic() + RETRY > until:
+            raise HeldError(
+                f"process 0 cannot be reached at {host}:{port} within {seconds:g} s: {reason}; look at its log, its "
+                "address, and mesh.start_timeout"
+            )
+        time.sleep(RETRY)

@@ -8,13 +8,19 @@
 #
 # To edit, or to set in the environment:
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-PYTHON=${PYTHON:-$HERE/.venv/bin/python} # a Python that has jtrain
 GRACE=${GRACE:-20}                       # seconds in which the others notice by themselves that one has failed
 
 set -u
-[ -x "$(command -v "$PYTHON")" ] || PYTHON=python3
+given=${PYTHON-}
+PYTHON=${given:-$HERE/.venv/bin/python} # a Python that has jtrain
+if [ -z "$given" ] && [ ! -x "$PYTHON" ]; then PYTHON=python3; fi
+if ! "$PYTHON" -c "import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ('jax', 'absl', 'jtrain'))))" 2>/dev/null; then
+  echo "launch/local.sh: $PYTHON has no jtrain; run make train once, or set PYTHON" >&2
+  exit 2
+fi
 processes=${1-}
 if ! [[ $processes =~ ^[1-9][0-9]{0,3}$ ]]; then
+  echo "launch/local.sh: '$processes' is not a number of processes" >&2
   echo "usage: launch/local.sh PROCESSES [VERB] --config=CONFIG --workdir=DIR [--config.KEY=VALUE …]" >&2
   exit 2
 fi
@@ -44,9 +50,11 @@ if [ "${#plan[@]}" -ne $((processes + 1)) ]; then
 fi
 
 export JTRAIN_COORDINATOR=127.0.0.1:${plan[0]} JTRAIN_PROCESSES=$processes
+# Bash tells of killed children on its own standard error, which is kept apart from theirs.
+exec 3>&2 2>/dev/null
 running=()
 for ((i = 0; i < processes; i++)); do
-  JTRAIN_PROCESS=$i taskset -c "${plan[i + 1]}" "$PYTHON" -m jtrain.main "$@" </dev/null &
+  JTRAIN_PROCESS=$i taskset -c "${plan[i + 1]}" "$PYTHON" -m jtrain.main "$@" </dev/null 2>&3 3>&- &
   running+=($!)
 done
 pass_on() { kill "-$1" "${running[@]}" 2>/dev/null; }

@@ -145,7 +145,15 @@ def test_garbage_and_silence_at_the_port_harm_nobody():
     hub = Hub((HOST, port), 2, dict, **TIMES)
     hub.start()
     strangers = []
-    for text in (b"GET / HTTP/1.0\r\n\r\n", b'{"hello": 3}\n', b"[[[[" * 5000 + b"\n", b"\x00" * 100_000, b"", b"7\n"):
+    for text in (
+        b"GET / HTTP/1.0\r\n\r\n",
+        b'{"hello": 3}\n',
+        b'{"hello":{"process":1e999,"processes":2}}\n',
+        b"[[[[" * 5000 + b"\n",
+        b"\x00" * 100_000,
+        b"",
+        b"7\n",
+    ):
         stranger = socket.create_connection((HOST, port))
         with contextlib.suppress(OSError):
             stranger.sendall(text)
@@ -219,6 +227,66 @@ def test_all_stop_before_the_same_piece_of_work():
         assert number == 15
         assert 50 <= i < 399
         leave(those)
+
+
+def test_who_is_refused_always_hears_why():
+    port = free_port()
+    hub = Hub((HOST, port), 2, dict, **(TIMES | {"start": 30.0}))
+    hub.start()
+    for _ in range(20):
+        with pytest.raises(ConfigError, match="the numbers are 0 to 1"):
+            Joined(HOST, port, 5, 2, **TIMES)
+    hub._lose("the end of the test")
+    hub.join(5)
+
+
+def test_what_answers_there_may_be_no_process_of_a_run():
+    with socket.create_server((HOST, 0)) as server:
+        answer = threading.Thread(target=lambda: server.accept()[0].close())
+        answer.start()
+        with pytest.raises(HeldError, match="is no process of this run"):
+            Joined(HOST, server.getsockname()[1], 1, 2, **TIMES)
+        answer.join()
+
+
+def test_an_end_while_the_others_wait_is_a_loss_and_nothing_waits_after_it():
+    lost = queue.Queue()
+    those = join(2, lost)
+
+    def wait():
+        with pytest.raises(HeldError):
+            those[0].exchange("later", 1)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(0.3)
+    those[1].leave()
+    _, text, code = lost.get(timeout=5)
+    assert "process 1" in text
+    assert "ended before it came to 'later'" in text
+    assert code == 4
+    waiting.join(5)
+    assert not waiting.is_alive()
+    with pytest.raises(HeldError, match="has left"):
+        those[1].exchange("after", 1)
+
+
+def test_a_stop_ends_with_its_run_and_one_value_can_be_for_all():
+    those = join(2)
+    assert together(those, lambda p: p.first("a", {"of": p.process})) == [{"of": 0}] * 2
+    assert together(those, lambda p: [p.grant(15 if p.process else None) for _ in range(3)][-1] or time.sleep(0.5))
+    together(those, lambda p: p.grant(None))
+    together(those, lambda p: p.begin())
+    assert together(those, lambda p: p.grant(None)) == [None, None]
+    leave(those)
+
+
+def test_idle_processes_are_not_stuck():
+    lost = queue.Queue()
+    those = join(2, lost, step=0.5)
+    time.sleep(5)
+    assert lost.empty()
+    leave(those)
 
 
 CHILD = """

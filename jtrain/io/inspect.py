@@ -24,17 +24,17 @@ class Step:
       saved: when.
       size: bytes of its files.
       arrays: (shape, name of the dtype) by path.
-      processes: how many have written it.
+      processes: how many have written a part of it; what is whole on all devices the first writes alone.
       control: the control state: 'best', 'lr_factors' and so on.
-      damage: why it cannot be read, as far as the manifest shows; '' where nothing is amiss.
+      damage: why it cannot be read, as far as the manifest and the sizes of files show; '' where nothing is amiss.
     """
 
     step: int
     saved: datetime.datetime
     size: int = 0
-    arrays: Mapping[str, tuple[tuple[int, ...], str]] = dataclasses.field(default_factory=dict)
+    arrays: Mapping[str, tuple[tuple[int, ...], str]] = dataclasses.field(default_factory=dict, repr=False)
     processes: int = 0
-    control: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    control: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     damage: str = ""
 
 
@@ -81,13 +81,15 @@ def steps(workdir: str | Path) -> list[Step]:
             continue
         try:
             manifest = manifests.read_manifest(path, step)
-        except Damaged as damage:
-            found.append(Step(step, saved, damage=str(damage)))
+        except Damaged as error:
+            found.append(Step(step, saved, damage=str(error)))
             continue
         arrays = {p: (tuple(r["shape"]), r["dtype"]) for p, r in manifest["arrays"].items()}
         writers = {part["folder"] for record in manifest["arrays"].values() for part in record["parts"]}
         size = sum(record["size"] for record in manifest["files"].values())
-        found.append(Step(step, saved, size, arrays, len(writers), manifest["control"]))
+        missing = [name for name, record in manifest["files"].items() if _size(path / name) != record["size"]]
+        damage = f"{missing[0]}: is missing or of another size" if missing else ""
+        found.append(Step(step, saved, size, arrays, len(writers), manifest["control"], damage))
     return found
 
 
@@ -104,6 +106,8 @@ def read(
     Raises:
       DataError: there is no such checkpoint, or it is damaged.
     """
+    if step is not None and (isinstance(step, bool) or not isinstance(step, int)):
+        raise DataError(f"step: must be a whole number or None, got {step!r}")
     checkpoints = Checkpoints(_folder(workdir), keep=1, event=event, read_only=True)
     restored = checkpoints.restore(step)
     if restored is None:
@@ -111,8 +115,14 @@ def read(
     return restored
 
 
-def compare(one: Restored, other: Restored) -> Comparison:
-    """How the arrays of two checkpoints, of one run or of two, differ; a NaN equals a NaN, and -0 equals 0."""
+def compare(one: Restored | str | Path, other: Restored | str | Path) -> Comparison:
+    """How the arrays of two checkpoints, of one run or of two, differ; a NaN equals a NaN, and -0 equals 0.
+
+    Args:
+      one: from `read`, or a workdir, of which the newest is read.
+      other: likewise.
+    """
+    one, other = (given if isinstance(given, Restored) else read(given) for given in (one, other))
     both = sorted(set(one.state) & set(other.state))
     pairs = {path: (one.state[path], other.state[path]) for path in both}
     return Comparison(
@@ -129,6 +139,13 @@ def _folder(workdir: str | Path) -> Path:
     if not folder.is_dir():
         raise DataError(f"{workdir}: holds no run (no folder checkpoints)")
     return folder
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat(follow_symlinks=False).st_size
+    except OSError:
+        return -1
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> float:

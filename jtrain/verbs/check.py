@@ -193,7 +193,8 @@ def costs(run: Run, step: jax.stages.Compiled, where: str = "") -> list[str]:
     """What the compiler says that the step costs."""
     lines, flops, memory = [], _flops(step), step.memory_analysis()
     if flops:
-        lines.append(f"FLOPs          {flops / run.batch_size:,.0f} an example of the training step{where}")
+        share = " on each device" if run.mesh.size > 1 else ""  # of an example that several compute together
+        lines.append(f"FLOPs          {flops / run.batch_size:,.0f} an example of the training step{share}{where}")
     if memory is not None:
         total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
         lines.append(
@@ -215,5 +216,6 @@ def _save_and_restore(run: Run, flat: dict[str, jax.Array], folder: Path) -> int
     assert restored is not None
     for path, leaf in flat.items():
         np.testing.assert_array_equal(restored.state[path], np.asarray(leaf), err_msg=path)
-    meshes.place(restored.state, meshes.replicated(run.mesh))
+    shardings = to_flat(run.phases[-1].shardings)
+    meshes.place(restored.state, {path: shardings[path] for path in restored.state})
     return sum(leaf.nbytes for leaf in restored.state.values())

@@ -1,7 +1,7 @@
 """Decoded splits kept as arrays in the per-user cache: written whole or not at all, checked when read."""
 
-import hashlib
 import errno
+import hashlib
 import json
 import os
 import shutil
