@@ -80,6 +80,19 @@ def test_one_and_eight_devices_give_the_same_bits_of_a_convolutional_net():
     assert_same_bits(trained(small_cnn(8), images()), trained(small_cnn(1), images()))
 
 
+def test_one_shard_a_device_gives_the_same_bits_of_an_autoencoder_that_pools():
+    def pooling(devices):
+        c = base()
+        c.task.name, c.model.name = "autoencoding", "autoencoder"
+        c.model.autoencoder.features, c.model.autoencoder.pools, c.model.autoencoder.norm = (8,), 1, "none"
+        c.train.total, c.train.batch_size = "20steps", 16
+        c.data.validation = 0.0
+        c.mesh.devices, c.mesh.shards = devices, 4
+        return c
+
+    assert_same_bits(trained(pooling(4), images(16)), trained(pooling(2), images(16)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4, 8])
 @pytest.mark.parametrize("fields", [{}, MORE], ids=["plain", "more"])

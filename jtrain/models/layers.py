@@ -127,7 +127,13 @@ def upsample(inputs: jax.Array, size: tuple[int, int]) -> jax.Array:
     batch, height, width, channels = inputs.shape
     wide = jnp.broadcast_to(inputs[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
     doubled = wide.reshape(batch, 2 * height, 2 * width, channels)
-    return jnp.pad(doubled, ((0, 0), (0, size[0] - 2 * height), (0, size[1] - 2 * width), (0, 0)), mode="edge")
+    # Not `jnp.pad`: where it adds nothing, its gradient adds arrays of zeros, and mesh.shards rounds by their number.
+    for axis, length in zip((1, 2), size, strict=True):
+        have = doubled.shape[axis]
+        if length > have:
+            last = jax.lax.slice_in_dim(doubled, have - 1, have, axis=axis)
+            doubled = jnp.concatenate([doubled, last], axis=axis)
+    return doubled
 
 
 def max_pool_3x3(inputs: jax.Array) -> jax.Array:
