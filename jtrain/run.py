@@ -235,7 +235,8 @@ class Result:
 
     Attributes:
       state: after the last update.
-      history: the rows of metrics.jsonl, those of earlier parts of a resumed run included.
+      history: the rows of metrics.jsonl, those of earlier parts of a resumed run included; in other processes than the
+        first, those since this start.
       metrics: {'val': {...}, 'test': {...}} of the last state, for the splits there are.
       best: {'step', 'metric', 'value'} on the validation split, or None.
       workdir: where the files are, or None.

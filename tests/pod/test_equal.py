@@ -26,7 +26,8 @@ def train(folder, processes, devices, *variants):
     assert codes == [0] * processes, errors
     told = [[json.loads(line) for line in Path(f"{out}.{i}").read_text().splitlines()] for i in range(processes)]
     for other in told[1:]:
-        assert [found["losses"] for found in other] == [found["losses"] for found in told[0]]
+        for own, first in zip(other, told[0], strict=True):  # of a resumed run the first alone has all rows
+            assert own["losses"] == first["losses"][-len(own["losses"]) :]
     return {found["name"]: found for found in told[0]}
 
 
@@ -62,7 +63,7 @@ def test_any_number_of_processes_and_devices_equals_one(tmp_path, alone, process
 def test_another_number_goes_on_with_a_checkpoint(tmp_path, alone, before, after):
     workdir = tmp_path / "w"
     fields = f"workdir='{workdir}' checkpoint__keep=5"
-    check(train(tmp_path, *before, f"first {CUT if before[0] * before[1] > 1 else ''} {fields}"), alone)
+    check(train(tmp_path, *before, f"cut {CUT if before[0] * before[1] > 1 else ''} {fields}"), alone)
     for step in (40, 50):
         shutil.rmtree(workdir / "checkpoints" / str(step))
     other = train(tmp_path, *after, f"other {CUT if after[0] * after[1] > 1 else ''} {fields}")
