@@ -17,7 +17,7 @@ test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow
 
 faults: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m faults --durations=0 --durations-min=5
+	$(BIN)/python -m pytest -m faults -n $(WORKERS) --dist loadfile --durations=0 --durations-min=5
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .
