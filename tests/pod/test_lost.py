@@ -83,18 +83,17 @@ def ends_equal(workdir, whole):
     assert not list((workdir / "checkpoints").glob(".tmp-*"))
 
 
-@pytest.mark.parametrize(("number", "victim"), [(signal.SIGTERM, 1)])
+@pytest.mark.parametrize(
+    ("number", "victim"),
+    [
+        (signal.SIGTERM, 1),
+        pytest.param(signal.SIGTERM, 0, marks=pytest.mark.faults),
+        pytest.param(signal.SIGINT, 1, marks=pytest.mark.faults),
+        pytest.param(signal.SIGINT, 0, marks=pytest.mark.faults),
+    ],
+)
 def test_a_signal_to_one_process_saves_and_ends_all(tmp_path, whole, number, victim):
-    asked(tmp_path / "w", whole, number, victim)
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize(("number", "victim"), [(signal.SIGTERM, 0), (signal.SIGINT, 1), (signal.SIGINT, 0)])
-def test_any_signal_to_any_process_saves_and_ends_all(tmp_path, whole, number, victim):
-    asked(tmp_path / "w", whole, number, victim)
-
-
-def asked(workdir, whole, number, victim):
+    workdir = tmp_path / "w"
     children = pod(workdir)
     wait_for(workdir, 40, children)
     children[victim].send_signal(number)
@@ -106,20 +105,17 @@ def asked(workdir, whole, number, victim):
     ends_equal(workdir, whole)
 
 
-@pytest.mark.parametrize("victim", [1])
-def test_a_killed_process_is_named_and_the_others_leave(tmp_path, whole, victim):
-    lost(tmp_path / "w", whole, signal.SIGKILL, victim)
-
-
-@pytest.mark.faults
 @pytest.mark.parametrize(
-    ("number", "victim"), [(signal.SIGKILL, 0), (signal.SIGSTOP, 1), (signal.SIGSTOP, 0), (signal.SIGKILL, 1)]
+    ("number", "victim"),
+    [
+        (signal.SIGKILL, 1),
+        pytest.param(signal.SIGKILL, 0, marks=pytest.mark.faults),
+        pytest.param(signal.SIGSTOP, 1, marks=pytest.mark.faults),
+        pytest.param(signal.SIGSTOP, 0, marks=pytest.mark.faults),
+    ],
 )
-def test_killed_or_stopped_any_process_is_named(tmp_path, whole, number, victim):
-    lost(tmp_path / "w", whole, number, victim)
-
-
-def lost(workdir, whole, number, victim):
+def test_a_killed_or_stopped_process_is_named_and_the_others_leave(tmp_path, whole, number, victim):
+    workdir = tmp_path / "w"
     children = pod(workdir)
     wait_for(workdir, 40, children)
     children[victim].send_signal(number)
