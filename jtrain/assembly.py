@@ -29,8 +29,10 @@ from jtrain.remat import Remat, make_remat
 from jtrain.run import Optimizer, Phase, Run
 from jtrain.shards import OverShards, make_over_shards
 from jtrain.state import TrainState, from_flat, new_state, to_flat
-from jtrain.step import StepOptions, make_train_step
+from jtrain.step import StepOptions, TrainStep, make_train_step, make_train_steps
 from jtrain.tasks import Task
+
+PER_CALL = 64  # updates a call where the config leaves it open; fewer where they take long
 
 
 def assemble(
@@ -64,7 +66,7 @@ def assemble(
     task = _task(config, dataset, scaling)
     inner, model_name, remat = build_model(config, model, task.num_outputs)
     pure = prepare(inner, scaling, task.rescale, PRECISIONS[config.precision])
-    params = check_shapes(pure, model_name, task, sample, targets, config.augment)
+    params, convolves = check_shapes(pure, model_name, task, sample, targets, config.augment)
     paths = sorted(tree.flatten(params))
     cut = sharding.cut_parameters(params, mesh, config.mesh.rules)
     options = _step_options(config, clock, mesh)
@@ -79,7 +81,12 @@ def assemble(
     eval_step = make_eval_step(model=whole, task=task, views=tta, constrain=constrain, over_shards=over_shards)
     predict_step = make_predict_step(model=whole, task=task, views=tta, constrain=constrain)
     init = _make_init(config, pure, sample, optimizers[0][1], options)
-    phases = _phases(config, whole, task, optimizers, options, init, mesh, cut, over_shards, remat)
+    feeds = pipeline.feeds(config, dataset, mesh)
+    # On CPU a convolution inside a loop is 4 to 47 times slower.
+    loop = config.train.steps_per_call != 1 and not (convolves and meshes.is_cpu(mesh))
+    per_call = (config.train.steps_per_call or PER_CALL) if loop and feeds["train"].resident else 1
+    several = functools.partial(make_train_steps, loop=loop)
+    phases = _phases(config, whole, task, optimizers, options, init, mesh, cut, over_shards, remat, several)
     fingerprint = pipeline.fingerprint(dataset)
     names = fingerprint["names"] if task.names is None else None
     like, options_of_start = to_flat(phases[0].shapes), transfer.Options(**config.transfer.to_dict())
@@ -96,8 +103,9 @@ def assemble(
         log_every=configs.updates(clock, config.log.every, "log.every"),
         mesh=mesh,
         order=order,
-        feeds=pipeline.feeds(config, dataset, mesh),
+        feeds=feeds,
         options=options,
+        per_call=per_call,
         phases=phases,
         eval_step=jax.jit(eval_step, out_shardings=on_all),
         predict_step=jax.jit(predict_step, out_shardings=on_all),
@@ -134,6 +142,7 @@ def _phases(
     cut: Mapping[str, jax.sharding.NamedSharding],
     over_shards: OverShards | None,
     remat: Remat,
+    several: Callable[[TrainStep], TrainStep],
 ) -> tuple[Phase, ...]:
     """The steps of every phase; they are compiled when they are first taken."""
     shapes = jax.eval_shape(init, {})
@@ -163,12 +172,14 @@ def _phases(
         if phases:
             shapes = jax.eval_shape(begin, shapes)
         shardings = from_flat(sharding.cut_alike(to_flat(shapes), shapes.params, cut), shapes)
+        compiled = functools.partial(jax.jit, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh)))
         phases.append(
             Phase(
                 start=start,
                 optimizer=optimizer,
                 gradient=gradient,
-                train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh))),
+                train_step=compiled(train_step),
+                train_steps=compiled(several(train_step)),
                 begin=jax.jit(begin, donate_argnums=0, out_shardings=shardings),
                 shapes=shapes,
                 shardings=shardings,

@@ -25,6 +25,7 @@ MAY_CHANGE = (
     "mesh.step_timeout", "lr_scale", "train.total", "optimizer.lr", "schedule", "plateau", "early_stopping",
     "train.on_nan", "train.on_nan_limit", "train.rollback_scale", "metrics", "data.workers",
     "train.remat",
+    "train.steps_per_call",
 )  # fmt: skip
 LONGEST, DEEPEST = 2**24, 32  # characters and levels of a .json: far beyond any config, far below what hurts
 

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import optax
 
 from jtrain import mesh as meshes
-from jtrain import tree
+from jtrain import metrics, tree
 from jtrain.io.checkpoint import Checkpoints
 from jtrain.io.workdir import write_atomic
 from jtrain.peers import ALONE, Peers
@@ -53,8 +54,12 @@ def culprit(run: Run, state: TrainState, update: int) -> str:
       update: whose batch is taken again.
     """
     state = _before(run, state, update)
-    given = run.feeds["train"].train_batch(run.order, update)
-    grads, sums, _ = jax.jit(run.phase(update).gradient)(state, *given)
+    gradient = run.phase(update).gradient
+
+    def of_one(state: TrainState, data: Any, rows: Any) -> tuple[Any, metrics.Sums]:
+        return gradient(state, data, None if rows is None else rows[0])[:2]
+
+    grads, sums = jax.jit(of_one)(state, *run.give(update))
     finite = jax.device_get(jax.tree.map(lambda g: jnp.isfinite(g).all(), grads))
     bad = [path for path, good in tree.flatten(finite).items() if not good]
     loss = float(sums["loss"][0])

@@ -47,8 +47,10 @@ def _module(config: ml_collections.ConfigDict, given: Any, num_outputs: int) -> 
         raise ConfigError(f"model.name: {name} cannot be made from model.options {model_options}: {error}") from error
 
 
-def check_shapes(model: Model, name: str, task: Task, sample: np.ndarray, targets: np.ndarray, augment: str) -> Any:
-    """Abstract params; raises ConfigError when model, data, task and loss do not fit.
+def check_shapes(
+    model: Model, name: str, task: Task, sample: np.ndarray, targets: np.ndarray, augment: str
+) -> tuple[Any, bool]:
+    """(abstract params, whether the model convolves); raises ConfigError when model, data, task and loss do not fit.
 
     Args:
       model: on raw inputs.
@@ -66,7 +68,8 @@ def check_shapes(model: Model, name: str, task: Task, sample: np.ndarray, target
 
     shape = tuple(sample.shape[1:])
     try:
-        params, outputs = jax.eval_shape(run, jax.ShapeDtypeStruct((2, *shape), sample.dtype))
+        traced = jax.make_jaxpr(run, return_shape=True)(jax.ShapeDtypeStruct((2, *shape), sample.dtype))
+        jaxpr, (params, outputs) = traced
     except JtrainError:
         raise
     except Exception as error:  # whatever a model of a user raises on inputs that do not fit it
@@ -100,7 +103,7 @@ def check_shapes(model: Model, name: str, task: Task, sample: np.ndarray, target
         if value.shape != (2,) and not wide:  # a mean, or [batch, 1], would be weighted wrongly without a word
             what = "loss.name: the loss" if key == "loss" else f"metric {key}"
             raise ConfigError(f"{what} must be one number an example, [batch]; for 2 it gives {list(value.shape)}")
-    return params
+    return params, _convolves(jaxpr.jaxpr)
 
 
 def check_blocks(model: Model, name: str, sample: np.ndarray) -> None:
@@ -116,6 +119,21 @@ def check_blocks(model: Model, name: str, sample: np.ndarray) -> None:
             f"train.remat: 'blocks' keeps what is marked as a block, and {name} marks nothing; use 'cheap', or mark "
             "what comes out of a block by jax.ad_checkpoint.checkpoint_name(values, 'block')"
         )
+
+
+def _convolves(jaxpr: Any) -> bool:
+    """Whether there is a convolution in a program, or in one that it calls."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            return True
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
+            if _is_program(value) and _convolves(getattr(value, "jaxpr", value)):
+                return True
+    return False
+
+
+def _is_program(value: Any) -> bool:
+    return hasattr(value, "eqns")
 
 
 def _check_outputs(name: str, task: Task, outputs: Any) -> None:

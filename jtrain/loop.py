@@ -27,6 +27,7 @@ from jtrain.step import advance
 from jtrain.supervise import Supervisor
 
 READ_EVERY = 100  # updates: at least so often are numbers fetched, so that a NaN is noticed
+CALL_SECONDS = 0.1  # a call of several updates takes no longer, so that a signal is soon answered
 LONG_RUN = 30 * 60  # seconds: from here on the smaller recipe is named early
 
 
@@ -88,6 +89,7 @@ class _Training:
         self.total = run.clock.total
         self.best: TrainState | None = None  # kept here only where early stopping has no workdir to keep it
         self.block = meshes.must_block(run.mesh)
+        self.most = run.per_call  # updates a call
         self.watch = Stopwatch(run.batch_size)
         self.readout = Readout(run, record, screen, self.watch)
 
@@ -106,7 +108,7 @@ class _Training:
 
     def forward(self, state: TrainState, step: int) -> tuple[TrainState, int]:
         """Runs to the next step at which anything is due, or to the step that a signal or a NaN stops."""
-        stop = self.run.next_stop(step, READ_EVERY)
+        stop = step + 1 if self.watch.starting else self.run.next_stop(step, READ_EVERY)
 
         def on_step(done: int, sums: metrics.Sums) -> bool:
             self.readout.read(self.control)
@@ -116,7 +118,7 @@ class _Training:
             return self.readout.suspect
 
         states, sums, done = advance(
-            self.run.phase(step).train_step, [state], [self.give], step, stop, block=self.block,
+            self.run.phase(step).train_steps, [state], [self.give], step, stop, most=self.most, block=self.block,
             may=lambda _: self.may(), on_step=on_step,
         )  # fmt: skip
         self.readout.put(sums[0])
@@ -133,10 +135,10 @@ class _Training:
         self.record.event("phase", f"{self.run.phase_words(step)} from update {step} on", step)
         return self.run.enter(state, step)
 
-    def give(self, step: int) -> tuple[Any, Any]:
+    def give(self, step: int, count: int) -> tuple[Any, Any]:
         self.peers.at(f"data of update {step + 1}")
         with self.watch.waiting():
-            given = self.run.feeds["train"].train_batch(self.run.order, step)
+            given = self.run.give(step, count)
         self.peers.at(f"{'compiling for ' if self.watch.starting else ''}update {step + 1}")
         return given
 
@@ -265,7 +267,12 @@ class _Training:
         return not self.may()
 
     def tell_time(self, done: int) -> None:
-        """After the first steps: how long the run will take, when that is long."""
+        """After the first steps: how many updates a call are soon done, and how long the run will take."""
         seconds = self.watch.first_steps(done)
-        if seconds is not None and seconds * (self.total - done) > LONG_RUN:
+        if seconds is None:
+            return
+        if self.run.per_call > 1 and not self.run.config.train.steps_per_call:
+            most = max(1, min(self.run.per_call, int(CALL_SECONDS / seconds)))
+            self.most = self.peers.first("pace", most)  # all processes must cut updates into the same calls
+        if seconds * (self.total - done) > LONG_RUN:
             self.screen.line(forecast(self.run, seconds, done))

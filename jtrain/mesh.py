@@ -117,6 +117,11 @@ def for_batch(mesh: Mesh, size: int) -> NamedSharding:
     return by_data(mesh) if size % mesh.size == 0 else replicated(mesh)
 
 
+def for_batches(mesh: Mesh, size: int) -> NamedSharding:
+    """The same for rows of many batches [updates, size]."""
+    return NamedSharding(mesh, PartitionSpec(None, *for_batch(mesh, size).spec))
+
+
 def make_constrain(mesh: Mesh) -> Callable[[Any], Any]:
     """Inside a compiled step: cuts a batch over the devices, evenly or not.
 

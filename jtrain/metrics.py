@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -54,13 +54,16 @@ def weighted_sums(per_example: Mapping[str, jax.Array], weight: jax.Array) -> Su
     return {name: sums(values) for name, values in per_example.items()}
 
 
-def add_to(totals: Totals, many: Iterable[Mapping[str, np.ndarray]]) -> None:
-    """Adds fetched sums to `totals`, in order and in double precision."""
-    for sums in many:
-        for name, found in sums.items():
-            more = np.asarray(found).tolist()
-            total = totals.get(name)
-            totals[name] = more if total is None else [a + b for a, b in zip(total, more, strict=True)]
+def add_to(totals: Totals, many: Mapping[str, np.ndarray]) -> None:
+    """Adds fetched sums [n, …], of n updates or batches, to `totals`: one after another, in double precision.
+
+    So it does not matter in how many parts they come.
+    """
+    for name, found in many.items():
+        values = np.asarray(found, np.float64)
+        if name in totals:
+            values = np.concatenate([[totals[name]], values])
+        totals[name] = np.cumsum(values, axis=0)[-1].tolist()
 
 
 def means(totals: Mapping[str, list[float]], metrics: Mapping[str, Metric] = {}) -> dict[str, Any]:

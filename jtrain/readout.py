@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 
 from jtrain import metrics
 from jtrain.control import Control
@@ -11,6 +12,7 @@ from jtrain.io.progress import Screen
 from jtrain.io.record import Record
 from jtrain.io.stopwatch import Stopwatch
 from jtrain.run import Run
+from jtrain.step import Sums
 
 
 class Readout:
@@ -23,10 +25,10 @@ class Readout:
     def __init__(self, run: Run, record: Record, screen: Screen, watch: Stopwatch) -> None:
         self.suspect = False
         self._run, self._record, self._screen, self._watch = run, record, screen, watch
-        self._pending: list[metrics.Sums] = []  # on the device, since the last boundary
-        self._unread: tuple[int, list[metrics.Sums]] | None = None  # of updates up to a boundary, still on the device
+        self._pending: Sums = []  # on the device, since the last boundary
+        self._unread: tuple[int, Sums] | None = None  # of updates up to a boundary, still on the device
 
-    def put(self, sums: list[metrics.Sums]) -> None:
+    def put(self, sums: Sums) -> None:
         """Takes the sums of the next updates, which may still be under way."""
         self._pending += sums
 
@@ -68,18 +70,23 @@ class Readout:
             batch_size=run.batch_size,
         )  # fmt: skip
 
-    def _add(self, sums: list[metrics.Sums], step: int, control: Control) -> bool:
+    def _add(self, sums: Sums, step: int, control: Control) -> bool:
         """Adds fetched sums to the control state; True if this run counts skipped updates."""
-        fetched = jax.device_get(sums)
-        bad = [step - len(fetched) + i + 1 for i, found in enumerate(fetched) if found["non_finite"][0]]
-        metrics.add_to(control.totals, fetched)
-        control.overflows += sum(int(found["overflow"][0]) for found in fetched if "overflow" in found)
+        counts, fetched = [count for count, _ in sums], jax.device_get([found for _, found in sums])
+        pieces = [
+            {name: pair[:count] for name, pair in found.items()} for count, found in zip(counts, fetched, strict=True)
+        ]
+        found = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        bad = step - sum(counts) + 1 + np.flatnonzero(found["non_finite"][:, 0])
+        metrics.add_to(control.totals, found)
+        control.overflows += int(found["overflow"][:, 0].sum()) if "overflow" in found else 0
         if self._run.options.on_nan != "skip":
-            self.suspect = self.suspect or bool(bad)
+            self.suspect = self.suspect or len(bad) > 0
             return self._run.options.loss_scaling
         control.skipped += len(bad)
-        if bad:
-            self._record.event("skip", f"update {bad[0]}: not finite, passed over ({len(bad)} of {len(sums)})", step)
+        if len(bad):
+            text = f"update {bad[0]}: not finite, passed over ({len(bad)} of {sum(counts)})"
+            self._record.event("skip", text, step)
         limit = self._run.config.train.on_nan_limit
         if control.skipped > limit:
             raise NonFiniteError(

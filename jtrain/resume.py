@@ -12,6 +12,7 @@ from jtrain.io.record import Record
 from jtrain.run import Run
 from jtrain.weights_source import read_checkpoint
 
+HOW = {"train.remat", "train.steps_per_call"}  # options that say how an update is computed, not what it is
 OURS = frozenset({"lock", "events.jsonl", "metrics.jsonl"})  # files that a run killed at its very start may leave
 
 
@@ -86,7 +87,7 @@ def reopened(run: Run, record: Record, control: Control, changed: dict[str, tupl
     known = {"loss", "grad_norm", "non_finite", "overflow", *run.task.metrics}
     totals = {name: total for name, total in control.totals.items() if name in known}
     control = dataclasses.replace(control, totals=totals)
-    if sections - {"log", "checkpoint", "mesh"} and set(changed) != {"train.remat"}:  # asked for more, or otherwise
+    if sections - {"log", "checkpoint", "mesh"} and not set(changed) <= HOW:  # asked for more, or otherwise
         control = dataclasses.replace(control, stopped=0, stopping={})
     if "plateau.metric" in changed:
         control = dataclasses.replace(control, plateau={}, lr_factors=dict(control.lr_factors))

@@ -14,7 +14,7 @@ import optax
 
 from jtrain import mesh as meshes
 from jtrain.data.examples import ArrayExamples, DataSet
-from jtrain.data.feed import Feed
+from jtrain.data.feed import Feed, Given
 from jtrain.data.order import Order
 from jtrain.durations import Clock
 from jtrain.evaluation import EvalStep, PredictStep, evaluate, predict
@@ -58,7 +58,9 @@ class Phase:
     Attributes:
       start: its first update.
       gradient: `(state, data, rows) -> (gradients, sums, model_state)`, not compiled.
-      train_step: compiled `(state, data, rows) -> (state, sums)`; the state is donated.
+      train_step: compiled `(state, data, rows) -> (state, sums)`, one update; the state is donated.
+      train_steps: the same for rows of several updates, by which the loop trains, see `make_train_steps`. Where it is
+        compiled as a loop it rounds otherwise than `train_step`, in the last bits.
       begin: compiled; a state of the phase before -> one of this phase.
       shapes: abstract state, for restoring and counting.
       shardings: how it lies on the mesh: a sharding for every leaf.
@@ -68,6 +70,7 @@ class Phase:
     optimizer: Optimizer
     gradient: Gradient
     train_step: TrainStep
+    train_steps: TrainStep
     begin: Callable[[TrainState], TrainState]
     shapes: TrainState
     shardings: TrainState
@@ -84,7 +87,9 @@ class Run:
       eval_every, save_every, log_every: updates.
       feeds: 'train', and 'val' and 'test' where there are such splits.
       options: what is added to the plain step.
-      phases: in order; `gradient`, `train_step` and `shapes` are those of the first, `optimizer` that of the last.
+      per_call: updates that `train_steps` does in one call, at most.
+      phases: in order; `gradient`, `train_step`, `train_steps` and `shapes` are those of the first, `optimizer` that of
+        the last.
       eval_step: compiled `(params, model_state, data, rows) -> sums`.
       predict_step: compiled `(params, model_state, data, rows) -> predictions`.
       init: compiled; {path: array} of given weights -> a new state, all else drawn.
@@ -105,6 +110,7 @@ class Run:
     order: Order
     feeds: dict[str, Feed]
     options: StepOptions
+    per_call: int
     phases: tuple[Phase, ...]
     eval_step: EvalStep
     predict_step: PredictStep
@@ -157,6 +163,15 @@ class Run:
     def train_step(self) -> TrainStep:
         """That of the first phase."""
         return self.phases[0].train_step
+
+    @property
+    def train_steps(self) -> TrainStep:
+        """That of the first phase."""
+        return self.phases[0].train_steps
+
+    def give(self, step: int, count: int = 1) -> Given:
+        """(data, rows) of `count` updates from `step` on, as `train_steps` takes them."""
+        return self.feeds["train"].train_batches(self.order, step, count, self.per_call)
 
     @property
     def shapes(self) -> TrainState:

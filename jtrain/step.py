@@ -14,10 +14,11 @@ from jtrain.optim.schedules import Schedule
 from jtrain.state import TrainState
 
 TrainStep = Callable[[TrainState, Any, Any], tuple[TrainState, metrics.Sums]]
-Give = Callable[[int], tuple[Any, Any]]  # step -> (data, rows)
+Give = Callable[[int, int], tuple[Any, Any]]  # (first update, number of updates) -> (data, rows [most, batch] or None)
+Sums = list[tuple[int, metrics.Sums]]  # of one call after the other: (its updates, their sums [most, …], on the device)
 OnNan = Literal["raise", "skip", "rollback"]
 
-IN_FLIGHT = 2  # steps handed to the device ahead of the last one known to be done
+IN_FLIGHT = 2  # calls handed to the device ahead of the last one known to be done
 
 # Dynamic loss scaling (Micikevicius et al. 2018, section 3.2; the constants are torch's GradScaler's).
 FIRST_SCALE, SCALE_GROWTH, SCALE_BACKOFF, GROW_AFTER, LEAST_SCALE = 65536.0, 2.0, 0.5, 2000, 1.0
@@ -165,48 +166,85 @@ def _judged(
     return extra, good & (extra["failed"] < 0), bad
 
 
+def make_train_steps(train_step: TrainStep, *, loop: bool) -> TrainStep:
+    """`train_steps(state, data, rows) -> (state, sums)`, pure: several updates in one call.
+
+    Resident data come with rows [most, batch], an update each, one after another; rows of -1 at the end are none. A
+    placed batch, with rows None, is one update. The sums are [most, …], or [1, …]. How many updates there are is data:
+    calls of any number run through one program, and give the same bits however the updates are cut into calls.
+
+    Args:
+      train_step: from `make_train_step`.
+      loop: compile a loop; without it a call is one update, and the program holds the step as it is.
+    """
+
+    def train_steps(state: TrainState, data: Batch, rows: Any) -> tuple[TrainState, metrics.Sums]:
+        first = None if rows is None else rows[0]
+        if not loop:
+            state, found = train_step(state, data, first)
+            return state, {name: pair[None] for name, pair in found.items()}
+        # Where it is 1, the compiler must not know: it would unroll the loop, and round otherwise.
+        count = (state.step >= 0).astype(jnp.int32) if rows is None else (rows[:, 0] >= 0).sum(dtype=jnp.int32)
+        shapes = jax.eval_shape(train_step, state, data, first)[1]
+        size = 1 if rows is None else len(rows)
+        sums = {name: jnp.zeros((size, *pair.shape), pair.dtype) for name, pair in shapes.items()}
+
+        def update(i: Any, carry: tuple[TrainState, metrics.Sums]) -> tuple[TrainState, metrics.Sums]:
+            state, sums = carry
+            state, found = train_step(state, data, None if rows is None else rows[i])
+            return state, {name: sums[name].at[i].set(pair) for name, pair in found.items()}
+
+        return jax.lax.fori_loop(0, count, update, (state, sums))
+
+    return train_steps
+
+
 def advance(
-    train_step: TrainStep,
+    train_steps: TrainStep,
     states: Sequence[TrainState],
     feeds: Sequence[Give],
     start: int,
     stop: int,
     *,
+    most: int = 1,
     block: bool = False,
     may: Callable[[int], bool] = lambda step: True,
     on_step: Callable[[int, metrics.Sums], bool] | None = None,
-) -> tuple[list[TrainState], list[list[metrics.Sums]], int]:
+) -> tuple[list[TrainState], list[Sums], int]:
     """Moves every state from update `start` to update `stop`.
 
     Args:
-      train_step: compiled `(state, data, rows) -> (state, sums)`; donates its state.
+      train_steps: compiled, from `make_train_steps`, such as `run.train_steps`; donates its state.
       states: one a member; not to be used afterwards.
-      feeds: step -> (data, rows); one for all members, or one each.
+      feeds: (first update, number) -> (data, rows), such as `run.give`; one for all members, or one each.
       start: updates that every state has done.
       stop: updates that it shall have done.
-      block: wait for every step (simulated devices).
-      may: asked before each update; when it returns False, no further one is begun.
-      on_step: called with the updates done and the first member's sums once a step is on its way;
-        when it returns True, no further step is begun.
+      most: updates a call, at most; that many the rows of the feeds hold, and calls are about equally long.
+      block: wait for every call (simulated devices).
+      may: asked before each call; when it returns False, no further one is begun.
+      on_step: called with the updates done and the first member's sums once a call is on its way;
+        when it returns True, no further one is begun.
 
     Returns:
-      The new states, the sums of every update (on the device) by member, and the updates done.
+      The new states, the sums of every call (on the device) by member, and the updates done.
     """
     states = list(states)
-    sums: list[list[metrics.Sums]] = [[] for _ in states]
+    sums: list[Sums] = [[] for _ in states]
     if len(feeds) not in (1, len(states)):
         raise ValueError(f"{len(feeds)} feeds for {len(states)} states; give one, or one each")
-    for step in range(start, stop):
-        if not may(step):
-            return states, sums, step
-        given = [feed(step) for feed in feeds]
+    step = start
+    while step < stop and may(step):
+        calls = -(-(stop - step) // most)
+        count = -(-(stop - step) // calls)
+        given = [feed(step, count) for feed in feeds]
         for i, state in enumerate(states):
-            states[i], found = train_step(state, *given[i % len(given)])
-            sums[i].append(found)
+            states[i], found = train_steps(state, *given[i % len(given)])
+            sums[i].append((count, found))
         if block:
             jax.block_until_ready(states)
         elif len(sums[-1]) >= IN_FLIGHT:
-            jax.block_until_ready(sums[-1][-IN_FLIGHT])
-        if on_step is not None and on_step(step + 1, sums[0][-1]):
-            return states, sums, step + 1
-    return states, sums, stop
+            jax.block_until_ready(sums[-1][-IN_FLIGHT][1])
+        step += count
+        if on_step is not None and on_step(step, sums[0][-1][1]):
+            break
+    return states, sums, step

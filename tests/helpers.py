@@ -1,5 +1,6 @@
 """Tiny runs shared by the tests: a model of a few hundred parameters on data that needs no loading."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -51,6 +52,20 @@ def put(c, **fields):
 def tiny_run(total="20steps", batch_size=10, **fields):
     """The assembled run of `tiny` on `blobs`."""
     return assemble(tiny(total, batch_size, **fields), data=blobs())
+
+
+def hooked(run, give):
+    """The run with `give(original, step)` in place of what gives its loop the batch of each update, one a call."""
+    run = dataclasses.replace(run, per_call=1)
+    feed = run.feeds["train"]
+    original = feed.train_batches
+
+    def train_batches(order, step, count, most):
+        assert (count, most) == (1, 1)
+        return give(lambda: original(order, step, 1, 1), step)
+
+    feed.train_batches = train_batches
+    return run
 
 
 def timeless(rows):

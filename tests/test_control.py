@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import optax.contrib
 import pytest
-from helpers import blobs, timeless, tiny, tiny_run
+from helpers import blobs, hooked, timeless, tiny, tiny_run
 from test_loop import assert_same_state, interrupt_at, rows_of
 
 import jtrain
@@ -24,30 +24,28 @@ from jtrain.state import to_flat
 
 def poisoned(run, update, until=None):
     """Plants NaN into the inputs of the batches of updates [update, until)."""
-    feed = run.feeds["train"]
-    feed.resident = False
-    original = feed.train_batch
+    run.feeds["train"].resident = False
 
-    def train_batch(order, step):
-        data, rows = original(order, step)
+    def give(original, step):
+        data, rows = original()
         if update <= step < (until or update + 1):
             data = data | {"inputs": data["inputs"].at[3, 2].set(jnp.nan)}
         return data, rows
 
-    feed.train_batch = train_batch
-    return run
+    return hooked(run, give)
 
 
 def good_on_a_second_look(run, update):
     """NaN in the batch of `update` the first time alone: what a smaller lr is hoped to bring."""
-    bad, good = poisoned(run, update).feeds["train"].train_batch, tiny_run().feeds["train"].train_batch
+    run = poisoned(run, update)
+    bad, good = run.feeds["train"].train_batches, tiny_run().feeds["train"].train_batches
     seen = []
 
-    def train_batch(order, step):
+    def train_batches(order, step, count, most):
         seen.append(step)
-        return (good if seen.count(update) > 1 else bad)(order, step)
+        return (good if seen.count(update) > 1 else bad)(order, step, count, most)
 
-    run.feeds["train"].train_batch = train_batch
+    run.feeds["train"].train_batches = train_batches
     return run
 
 
@@ -199,12 +197,12 @@ def test_a_skipped_update_leaves_everything_but_the_step_number(tmp_path):
     run = poisoned(tiny_run(train__on_nan="skip", ema__decay=0.9), 0)
     state = run.init_state()
     before = {path: np.asarray(leaf) for path, leaf in to_flat(state).items()}
-    state, sums = run.train_step(state, *run.feeds["train"].train_batch(run.order, 0))
+    state, sums = run.train_steps(state, *run.give(0))
     for path, leaf in to_flat(state).items():
         if path != "step":
             np.testing.assert_array_equal(np.asarray(leaf), before[path], err_msg=path)
     assert int(state.step) == 1
-    assert float(sums["loss"][1]) == 0
+    assert float(sums["loss"][0, 1]) == 0
     run.close()
 
 
@@ -309,7 +307,7 @@ def test_a_killed_or_rolled_back_branch_still_begins_with_its_parent(tmp_path):
     train(tiny_run("20steps", **options), tmp_path / "old")
     whole = train(tiny_run("30steps", **options), tmp_path / "whole", branch=str(tmp_path / "old"))
     run = tiny_run("30steps", **options)
-    run.feeds["train"].train_batch = None  # dies at its first step
+    run.feeds["train"].train_batches = None  # dies at its first step
     with pytest.raises(TypeError):
         train(run, tmp_path / "new", branch=str(tmp_path / "old"))
     again = train(tiny_run("30steps", **options), tmp_path / "new", branch=str(tmp_path / "old"))

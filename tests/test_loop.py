@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from helpers import blobs, timeless, tiny, tiny_run
+from helpers import blobs, hooked, timeless, tiny, tiny_run
 
 import jtrain
 from jtrain import readout
@@ -54,16 +54,13 @@ def control_of(folder, step):
 
 def interrupt_at(run, step, number=signal.SIGTERM):
     """Sends this process a signal when the batch of update `step` is asked for."""
-    feed = run.feeds["train"]
-    original = feed.train_batch
 
-    def train_batch(order, at):
+    def give(original, at):
         if at == step:
             os.kill(os.getpid(), number)
-        return original(order, at)
+        return original()
 
-    feed.train_batch = train_batch
-    return run
+    return hooked(run, give)
 
 
 @pytest.mark.parametrize("total", ["13steps", "2epochs", "130examples", "1.99epochs"])
@@ -270,11 +267,10 @@ def test_without_a_workdir_nothing_is_written(tmp_path, monkeypatch):
 
 def test_advance_moves_members_alike_and_leaves_what_it_was_not_given():
     run = tiny_run()
-    give = lambda step: run.feeds["train"].train_batch(run.order, step)  # noqa: E731
-    (one, two), sums, done = advance(run.train_step, [run.init_state(), run.init_state()], [give], 0, 5)
-    (alone,), _, _ = advance(run.train_step, [run.init_state()], [give], 0, 5)
+    (one, two), sums, done = advance(run.train_steps, [run.init_state(), run.init_state()], [run.give], 0, 5, most=2)
+    (alone,), _, _ = advance(run.train_steps, [run.init_state()], [run.give], 0, 5, most=64)
     assert done == 5
-    assert [len(s) for s in sums] == [5, 5]
+    assert [[count for count, _ in member] for member in sums] == [[2, 2, 1], [2, 2, 1]]
     assert_same_state(one, two)
     assert_same_state(one, alone)
 
@@ -465,8 +461,10 @@ def test_a_nan_is_noticed_within_a_hundred_updates_whatever_is_logged():
                    optimizer__name="sgd", optimizer__lr=900.0, lr_scale=1e6)  # fmt: skip
     seen = []
     feed = run.feeds["train"]
-    original = feed.train_batch
-    feed.train_batch = lambda order, step: seen.append(step) or original(order, step)
+    original = feed.train_batches
+    feed.train_batches = lambda order, step, count, most: (
+        seen.append(step + count) or original(order, step, count, most)
+    )
     with pytest.raises(NonFiniteError):
         train(run)
     assert max(seen) < 220
@@ -475,9 +473,8 @@ def test_a_nan_is_noticed_within_a_hundred_updates_whatever_is_logged():
 def test_numbers_are_fetched_only_once_the_next_step_is_on_its_way(monkeypatch):
     run = tiny_run("12steps", log__every="3steps", train__eval_every="12steps", checkpoint__every="12steps")
     asked, fetched = [], []
-    feed = run.feeds["train"]
-    original, add = feed.train_batch, readout.Readout._add
-    feed.train_batch = lambda order, step: asked.append(step) or original(order, step)
+    add = readout.Readout._add
+    run = hooked(run, lambda original, step: asked.append(step) or original())
 
     def watched(self, sums, step, control):
         fetched.append((step, max(asked) + 1))
@@ -485,7 +482,7 @@ def test_numbers_are_fetched_only_once_the_next_step_is_on_its_way(monkeypatch):
 
     monkeypatch.setattr(readout.Readout, "_add", watched)
     train(run)
-    assert [(done, sent) for done, sent in fetched if done < 12] == [(3, 4), (6, 7), (9, 10)]
+    assert [(done, sent) for done, sent in fetched if done < 12] == [(1, 2), (2, 3), (3, 4), (6, 7), (9, 10)]
 
 
 def test_a_loss_that_is_not_one_number_an_example_is_refused(monkeypatch):

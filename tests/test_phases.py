@@ -1,7 +1,7 @@
 import jax
 import numpy as np
 import pytest
-from helpers import blobs, timeless, tiny, tiny_run
+from helpers import blobs, hooked, timeless, tiny, tiny_run
 
 from jtrain import tree
 from jtrain.assembly import assemble
@@ -14,11 +14,8 @@ PHASES = (("0", "head/.*"), ("6steps", ".*"))
 
 
 def run_to(run, state, start, stop):
-    def give(step):
-        return run.feeds["train"].train_batch(run.order, step)
-
     for step in range(start, stop):
-        (state,), _, _ = advance(run.phase(step).train_step, [state], [give], step, step + 1)
+        (state,), _, _ = advance(run.phase(step).train_steps, [state], [run.give], step, step + 1)
         state = run.enter(state, step + 1)
     return state
 
@@ -78,16 +75,14 @@ def test_a_run_with_one_phase_of_everything_is_the_run_without_phases():
 def test_a_run_in_phases_resumes_to_the_bit(tmp_path, at):
     whole = train(tiny_run(phases=PHASES), tmp_path / "whole")
     run = tiny_run(phases=PHASES)
-    real = run.feeds["train"].train_batch
 
-    def batch(order, step):
+    def batch(original, step):
         if step == at:
             raise Interrupted("stopped", 15)
-        return real(order, step)
+        return original()
 
-    run.feeds["train"].train_batch = batch
     with pytest.raises(Interrupted):
-        train(run, tmp_path / "parts")
+        train(hooked(run, batch), tmp_path / "parts")
     resumed = train(tiny_run(phases=PHASES), tmp_path / "parts")
     for a, b in zip(jax.tree.leaves(whole.state), jax.tree.leaves(resumed.state), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -46,8 +46,7 @@ def config(fsdp, **fields):
 
 def trained(c, steps=12):
     run = assemble(c, data=clouds())
-    give = lambda step: run.feeds["train"].train_batch(run.order, step)  # noqa: E731
-    (state,), _, _ = advance(run.train_step, [run.init_state()], [give], 0, steps, block=True)
+    (state,), _, _ = advance(run.train_steps, [run.init_state()], [run.give], 0, steps, most=run.per_call, block=True)
     run.close()
     return run, state
 

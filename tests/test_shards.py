@@ -43,10 +43,10 @@ def residual(devices, **fields):
 
 def trained(c, data):
     run = assemble(c, data=data)
-    give = lambda step: run.feeds["train"].train_batch(run.order, step)  # noqa: E731
     block = meshes.must_block(run.mesh)
-    (state,), sums, _ = advance(run.train_step, [run.init_state()], [give], 0, 20, block=block)
-    found = {f"sums/{name}": np.asarray(value) for name, value in sums[0][-1].items()}
+    (state,), sums, _ = advance(run.train_steps, [run.init_state()], [run.give], 0, 20, most=run.per_call, block=block)
+    count, last = sums[0][-1]
+    found = {f"sums/{name}": np.asarray(value)[count - 1] for name, value in last.items()}
     found |= {path: np.asarray(leaf) for path, leaf in to_flat(state).items()}
     if "val" in run.feeds:
         found |= {f"val/{name}": np.asarray(value) for name, value in run.evaluate(state, "val").items()}

@@ -66,6 +66,15 @@ class Feed:
         """Processes that decode for this split; 0: this one does."""
         return self._workers.count if self._workers is not None else 0
 
+    def train_batches(self, order: Order, step: int, count: int, most: int) -> Given:
+        """(data, rows [most, batch]) of `count` updates from `step` on, the rows behind them -1; streamed, (data,
+        None) of the one."""
+        if not self.resident:
+            return self.train_batch(order, step)
+        rows = np.full((most, order.batch_size), -1, np.int32)
+        rows[:count] = order.rows_of(step, count)
+        return self._whole(), meshes.place(rows, meshes.for_batches(self._mesh, order.batch_size))
+
     def train_batch(self, order: Order, step: int) -> Given:
         """(data, rows) of update `step`; streamed batches of the next steps are begun."""
         if self.resident:
@@ -126,6 +135,10 @@ class Feed:
             self._ahead.pop(step).cancel()
 
     def _resident(self, rows: np.ndarray) -> Given:
+        return self._whole(), meshes.place(rows, meshes.for_batch(self._mesh, len(rows)))
+
+    def _whole(self) -> dict[str, jax.Array]:
+        """All examples on the device."""
         if self._data is None:
             inputs, targets = self.examples.arrays()
             data = {"inputs": np.asarray(inputs), "targets": np.asarray(targets)}
@@ -134,7 +147,7 @@ class Feed:
                 data["weight"] = weight
             # A copy, as the arrays may be a caller's.
             self._data = meshes.place(data, meshes.replicated(self._mesh), copy=True)
-        return self._data, meshes.place(rows, meshes.for_batch(self._mesh, len(rows)))
+        return self._data
 
     def _streamed(self, rows: np.ndarray) -> Given:
         size, rows = len(rows), rows[meshes.local_rows(self._mesh, len(rows))]

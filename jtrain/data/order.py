@@ -37,11 +37,19 @@ class Order:
 
     def rows(self, step: int) -> np.ndarray:
         """Example numbers of the batch of update `step`: [batch_size] int32."""
+        return self.rows_of(step, 1)[0]
+
+    def rows_of(self, step: int, count: int) -> np.ndarray:
+        """Those of `count` updates from `step` on: [count, batch_size] int32."""
         epoch, start = divmod(step * self.batch_size, self.examples)
-        first = self._epoch(epoch)[start : start + self.batch_size]
-        rest = self.batch_size - len(first)
         # Always a copy: a caller that writes to it cannot change later batches.
-        return np.concatenate([first, self._epoch(epoch + 1)[:rest]]) if rest else first.copy()
+        found = np.empty(count * self.batch_size, np.int32)
+        done = 0
+        while done < len(found):
+            part = self._epoch(epoch)[start : start + len(found) - done]
+            found[done : done + len(part)] = part
+            done, epoch, start = done + len(part), epoch + 1, 0
+        return found.reshape(count, self.batch_size)
 
     def _epoch(self, epoch: int) -> np.ndarray:
         with self._lock:

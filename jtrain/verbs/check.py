@@ -121,21 +121,21 @@ def _steps(run: Run, screen: Screen) -> tuple[TrainState, dict[str, float]]:
     """One step in every phase: (the state after them, the first one's metrics)."""
     state = run.init_state()
     first: dict[str, float] = {}
-    given = run.feeds["train"].train_batch(run.order, 0)
+    given = run.give(0)
     for number, phase in enumerate(run.phases):
         state = phase.begin(state) if number else state
-        jitted: Any = phase.train_step
+        jitted: Any = phase.train_steps
         step = jitted.lower(state, *given).compile()  # one program serves its costs and the step
         where = f" in phase {number}" if len(run.phases) > 1 else ""
         for line in costs(run, step, where) if number else [*forward(run), *costs(run, step, where)]:
             screen.line(line)
         state, sums = step(state, *given)
         sums = jax.device_get(sums)
-        if sums.pop("non_finite")[0]:
+        if sums.pop("non_finite")[0, 0]:
             why = culprit(run, state, 0)
             raise NonFiniteError(f"the first update{where}: {why}; look at the data, or try clip.name=norm")
         totals: metrics.Totals = {}
-        metrics.add_to(totals, [sums])
+        metrics.add_to(totals, {name: pair[:1] for name, pair in sums.items()})
         found = metrics.means(totals, run.task.metrics)
         first = first or found
         guess = f" (guessing gives {run.task.guess():.4f})" if run.task.guess is not None else ""

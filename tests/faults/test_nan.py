@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from helpers import tiny_run
+from helpers import hooked, tiny_run
 
 from jtrain.errors import NonFiniteError
 from jtrain.loop import train
@@ -16,19 +16,16 @@ UPDATE = 8
 
 def poisoned(run, index, once=False):
     """Plants NaN into example `index` of the batch of update UPDATE; with `once` it is good on a second look."""
-    feed = run.feeds["train"]
-    original = feed.train_batch
     seen = []
 
-    def train_batch(order, step):
-        data, rows = original(order, step)
+    def give(original, step):
+        data, rows = original()
         seen.append(step)
         if step == UPDATE and not (once and seen.count(step) > 1):
             data = data | {"inputs": data["inputs"].at[index, 2].set(np.nan)}
         return data, rows
 
-    feed.train_batch = train_batch
-    return run
+    return hooked(run, give)
 
 
 def outcome(workdir, devices, policy, device):
