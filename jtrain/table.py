@@ -231,7 +231,7 @@ def _check_kind(value: Any, kind: Any) -> Any:
         return value
     if get_origin(kind) is Literal:
         choices = get_args(kind)
-        if value not in choices:
+        if not any(value == choice and type(value) is type(choice) for choice in choices):  # True is no 1
             raise ValueError(f"no such choice {value!r}{did_you_mean(str(value), map(str, choices))}")
         return value
     if get_origin(kind) is tuple or kind is tuple:
