@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -20,7 +19,7 @@ from jtrain.errors import ConfigError
 from jtrain.evaluation import make_eval_step, make_predict_step
 from jtrain.fit import build_model, check_blocks, check_shapes
 from jtrain.gradient import make_gradient
-from jtrain.models.initializers import reinitialise
+from jtrain.initial import draw_on_host, flat_model, make_draw, make_init
 from jtrain.models.prepare import Scaling, prepare
 from jtrain.models.pure import Model
 from jtrain.phases import build_optimizers, make_begin
@@ -28,7 +27,7 @@ from jtrain.precision import PRECISIONS, cast
 from jtrain.remat import Remat, make_remat
 from jtrain.run import Optimizer, Phase, Run
 from jtrain.shards import OverShards, make_over_shards
-from jtrain.state import TrainState, from_flat, new_state, to_flat
+from jtrain.state import TrainState, from_flat, to_flat
 from jtrain.step import StepOptions, TrainStep, make_train_step, make_train_steps
 from jtrain.tasks import Task
 
@@ -66,9 +65,10 @@ def assemble(
     task = _task(config, dataset, scaling)
     inner, model_name, remat = build_model(config, model, task.num_outputs)
     pure = prepare(inner, scaling, task.rescale, PRECISIONS[config.precision])
-    params, convolves = check_shapes(pure, model_name, task, sample, targets, config.augment)
-    paths = sorted(tree.flatten(params))
-    cut = sharding.cut_parameters(params, mesh, config.mesh.rules)
+    draw = make_draw(config, pure)
+    traced = check_shapes(draw, pure, model_name, task, sample, targets, config.augment)
+    paths = sorted(tree.flatten(traced.params))
+    cut = sharding.cut_parameters(traced.params, mesh, config.mesh.rules)
     options = _step_options(config, clock, mesh)
     optimizers = build_optimizers(config, clock, paths)
 
@@ -80,13 +80,14 @@ def assemble(
     over_shards = _over_shards(config, mesh)
     eval_step = make_eval_step(model=whole, task=task, views=tta, constrain=constrain, over_shards=over_shards)
     predict_step = make_predict_step(model=whole, task=task, views=tta, constrain=constrain)
-    init = _make_init(config, pure, sample, optimizers[0][1], options)
+    init = make_init(config, draw, traced, optimizers[0][1], options)
     feeds = pipeline.feeds(config, dataset, mesh)
     # On CPU a convolution inside a loop is 4 to 47 times slower.
-    loop = config.train.steps_per_call != 1 and not (convolves and meshes.is_cpu(mesh))
+    loop = config.train.steps_per_call != 1 and not (traced.convolves and meshes.is_cpu(mesh))
     per_call = (config.train.steps_per_call or PER_CALL) if loop and feeds["train"].resident else 1
     several = functools.partial(make_train_steps, loop=loop)
-    phases = _phases(config, whole, task, optimizers, options, init, mesh, cut, over_shards, remat, several)
+    shapes = jax.eval_shape(init, flat_model(traced.params, traced.model_state))
+    phases = _phases(config, whole, task, optimizers, options, shapes, mesh, cut, over_shards, remat, several)
     fingerprint = pipeline.fingerprint(dataset)
     names = fingerprint["names"] if task.names is None else None
     like, options_of_start = to_flat(phases[0].shapes), transfer.Options(**config.transfer.to_dict())
@@ -110,6 +111,7 @@ def assemble(
         eval_step=jax.jit(eval_step, out_shardings=on_all),
         predict_step=jax.jit(predict_step, out_shardings=on_all),
         init=jax.jit(init, out_shardings=phases[0].shardings),
+        draw=functools.partial(draw_on_host, config, traced),
         starting=functools.cache(lambda: transfer.start(options_of_start, config.model.name, like, names)),
     )
 
@@ -137,7 +139,7 @@ def _phases(
     task: Task,
     optimizers: list[tuple[int, Optimizer]],
     options: StepOptions,
-    init: Callable[[Any], TrainState],
+    shapes: TrainState,
     mesh: jax.sharding.Mesh,
     cut: Mapping[str, jax.sharding.NamedSharding],
     over_shards: OverShards | None,
@@ -145,7 +147,6 @@ def _phases(
     several: Callable[[TrainStep], TrainStep],
 ) -> tuple[Phase, ...]:
     """The steps of every phase; they are compiled when they are first taken."""
-    shapes = jax.eval_shape(init, {})
     phases: list[Phase] = []
     for start, optimizer in optimizers:
         gradient = make_gradient(
@@ -260,37 +261,3 @@ def _step_options(config: ml_collections.ConfigDict, clock: Clock, mesh: jax.sha
         schedule_free=config.ema.kind == "schedule_free",
         on_nan=config.train.on_nan,
     )
-
-
-def _make_init(
-    config: ml_collections.ConfigDict, model: Model, sample: np.ndarray, optimizer: Optimizer, options: StepOptions
-) -> Callable[[Mapping[str, Any]], TrainState]:
-    """`init(given) -> TrainState`, pure: drawn from the seed, but for what is `given` by path ('params/…')."""
-    make_initializer, init_options = configs.choice(config, "init")
-    initializer = make_initializer(**init_options)
-    example = np.zeros((1, *sample.shape[1:]), sample.dtype)
-
-    def init(given: Mapping[str, Any]) -> TrainState:
-        key = jax.random.key(config.seed)
-        # What is new beside trained weights is no draw that those may have been trained with.
-        draws = jax.random.fold_in(key, 2 if config.transfer.init_from else 0)
-        params, model_state = model.init(draws, jnp.asarray(example))
-        if initializer is not None:
-            params = reinitialise(params, draws, initializer, config.init.params)
-        params, model_state = (
-            tree.map_with_path(lambda path, leaf: given.get(f"{prefix}/{path}", leaf), part)  # noqa: B023
-            for prefix, part in (("params", params), ("model_state", model_state))
-        )
-        trained = tree.split(params, optimizer.groups.frozen)[1]
-        opt_state = optimizer.tx.init(trained)
-        return new_state(
-            params,
-            model_state,
-            opt_state,
-            key=jax.random.fold_in(key, 1),
-            lr_scale=config.lr_scale,
-            ema=options.ema_decay > 0,
-            extra=options.extra(trained),
-        )
-
-    return init

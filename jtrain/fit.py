@@ -1,7 +1,9 @@
 """The model of a run, and whether model, data, task and loss fit together: found out without computing anything."""
 
+import dataclasses
 import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,6 +19,8 @@ from jtrain.models.pure import Model, as_model
 from jtrain.remat import BLOCK, Remat
 from jtrain.table import parameters
 from jtrain.tasks import Task
+
+Draw = Callable[[jax.Array, jax.Array], tuple[Any, Any]]  # (key, inputs [1, …]) -> (params, model_state)
 
 
 def build_model(config: ml_collections.ConfigDict, given: Any, num_outputs: int) -> tuple[Model, str, Remat]:
@@ -47,12 +51,31 @@ def _module(config: ml_collections.ConfigDict, given: Any, num_outputs: int) -> 
         raise ConfigError(f"model.name: {name} cannot be made from model.options {model_options}: {error}") from error
 
 
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """What is known of a model that was traced.
+
+    Attributes:
+      program: of its draws, (key, inputs [1, …]) -> (params, model_state), as `jax.make_jaxpr` gives it.
+      inputs: those of the program, of shape and dtype alone.
+      params, model_state: abstract.
+      convolves: whether there is a convolution in it.
+    """
+
+    program: Any
+    inputs: jax.ShapeDtypeStruct
+    params: Any
+    model_state: Any
+    convolves: bool
+
+
 def check_shapes(
-    model: Model, name: str, task: Task, sample: np.ndarray, targets: np.ndarray, augment: str
-) -> tuple[Any, bool]:
-    """(abstract params, whether the model convolves); raises ConfigError when model, data, task and loss do not fit.
+    draw: Draw, model: Model, name: str, task: Task, sample: np.ndarray, targets: np.ndarray, augment: str
+) -> Traced:
+    """Traces the model; raises ConfigError when model, data, task and loss do not fit.
 
     Args:
+      draw: the values that the model begins with.
       model: on raw inputs.
       name: of the model, for messages.
       task: of the run.
@@ -61,15 +84,15 @@ def check_shapes(
       augment: of the config.
     """
 
-    def run(inputs: jax.Array) -> tuple[Any, Any]:
-        params, model_state = model.init(jax.random.key(0), inputs)
+    def run(params: Any, model_state: Any, inputs: jax.Array) -> tuple[Any, Any]:
         model.apply(params, model_state, inputs, key=jax.random.key(1), train=True)
-        return params, model.apply(params, model_state, inputs, key=None, train=False)[0]
+        return model.apply(params, model_state, inputs, key=None, train=False)[0]
 
     shape = tuple(sample.shape[1:])
+    one, two = (jax.ShapeDtypeStruct((examples, *shape), sample.dtype) for examples in (1, 2))
     try:
-        traced = jax.make_jaxpr(run, return_shape=True)(jax.ShapeDtypeStruct((2, *shape), sample.dtype))
-        jaxpr, (params, outputs) = traced
+        program, (params, model_state) = jax.make_jaxpr(draw, return_shape=True)(jax.random.key(0), one)
+        jaxpr, outputs = jax.make_jaxpr(run, return_shape=True)(params, model_state, two)
     except JtrainError:
         raise
     except Exception as error:  # whatever a model of a user raises on inputs that do not fit it
@@ -103,7 +126,7 @@ def check_shapes(
         if value.shape != (2,) and not wide:  # a mean, or [batch, 1], would be weighted wrongly without a word
             what = "loss.name: the loss" if key == "loss" else f"metric {key}"
             raise ConfigError(f"{what} must be one number an example, [batch]; for 2 it gives {list(value.shape)}")
-    return params, _convolves(jaxpr.jaxpr)
+    return Traced(program, one, params, model_state, _convolves(jaxpr.jaxpr))
 
 
 def check_blocks(model: Model, name: str, sample: np.ndarray) -> None:

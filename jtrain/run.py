@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ class Run:
         the last.
       eval_step: compiled `(params, model_state, data, rows) -> sums`.
       predict_step: compiled `(params, model_state, data, rows) -> predictions`.
-      init: compiled; {path: array} of given weights -> a new state, all else drawn.
+      init: compiled; {path: array} of parameters and model state, 'params/…' -> a new state, what is not given drawn.
+      draw: {path: …} of given weights -> (path, array) of others that are drawn on the host, one after another.
       starting: reads the weights to start from, once; raises ConfigError or DataError when they do not fit.
     """
 
@@ -115,6 +117,7 @@ class Run:
     eval_step: EvalStep
     predict_step: PredictStep
     init: Callable[[Any], TrainState]
+    draw: Callable[[Container[str]], Iterator[tuple[str, np.ndarray]]]
     starting: Callable[[], Start | None]
 
     def phase(self, step: int) -> Phase:
@@ -195,9 +198,11 @@ class Run:
     def init_state(self) -> TrainState:
         """A new state at step 0, on the mesh: drawn from the config's seed, but for weights to start from."""
         start = self.starting()
-        given = start.arrays if start else {}
         shardings = to_flat(self.phases[0].shardings)
-        return self.init(meshes.place(given, {path: shardings[path] for path in given}))
+        arrays = start.arrays if start else {}
+        # One by one: no more than one of them is whole in memory where they are cut.
+        given = itertools.chain(arrays.items(), self.draw(arrays))
+        return self.init({path: meshes.place(array, shardings[path]) for path, array in given})
 
     @property
     def watch(self) -> str:

@@ -34,6 +34,7 @@ FLOORS = {
         "control",
         "pipeline",
         "fit",
+        "initial",
         "phases",
         "weights_source",
         "transfer_report",

@@ -1,0 +1,177 @@
+"""Random values drawn on the host, from the program that would draw them on a device: nothing is compiled for them.
+
+Compiling the draws of a ResNet-18 takes longer than a hundred of its steps. What an initializer does with random bits
+is arithmetic on each number; here it is done by NumPy, so the distribution is the same, with bits from Philox. A draw
+depends on its key alone, and a key on how it was made from the first one (a path, a count): as in JAX, another layer
+does not change the draws of the others.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import scipy.special
+
+Host = np.ndarray | np.generic
+Value = Any  # an array; a Key; or OPAQUE
+
+OPAQUE = object()  # what depends on more than keys, or is computed by what is not in _OPS
+
+
+class Key(bytes):
+    """A random key, or part of one: a digest of how it was made."""
+
+
+def draw(program: Any, root: bytes, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, array) of each output that can be drawn on the host, one after another.
+
+    Args:
+      program: a traced function (`jax.make_jaxpr`) of a typed key, and perhaps more, on which what is drawn may not
+        depend.
+      root: stands for the key.
+      names: of its outputs, in order; "" is not wanted.
+    """
+    jaxpr = program.jaxpr
+    made_by = {out: equation for equation in jaxpr.eqns for out in equation.outvars}
+    given: dict[Any, Value] = dict.fromkeys(jaxpr.invars, OPAQUE)
+    given[jaxpr.invars[0]] = Key(_digest(root))
+    given |= zip(jaxpr.constvars, program.consts, strict=True)
+    for name, out in zip(names, jaxpr.outvars, strict=True):
+        value = OPAQUE if not name else _evaluated(_needed(out, made_by), given, [out])[0]
+        if isinstance(value, Host):
+            yield name, np.array(np.broadcast_to(value, out.aval.shape), out.aval.dtype)
+
+
+def _needed(out: Any, made_by: Mapping[Any, Any]) -> list[Any]:
+    """The equations on which an output depends, in an order in which they can be computed."""
+    order: list[Any] = []
+    seen: set[int] = set()
+    stack = [(made_by.get(out) if _is_variable(out) else None, False)]
+    while stack:
+        equation, done = stack.pop()
+        if equation is None or (not done and id(equation) in seen):
+            continue
+        if done:
+            order.append(equation)
+            continue
+        seen.add(id(equation))
+        stack.append((equation, True))
+        stack += [(made_by.get(var), False) for var in equation.invars if _is_variable(var)]
+    return order
+
+
+def _evaluated(equations: Iterable[Any], given: Mapping[Any, Value], outs: list[Any]) -> list[Value]:
+    """The values of `outs`, where `given` are those of variables."""
+    values = dict(given)
+
+    def read(var: Any) -> Value:
+        return values[var] if _is_variable(var) else np.asarray(var.val)
+
+    for equation in equations:
+        results = _result(equation, [read(var) for var in equation.invars])
+        values.update(zip(equation.outvars, results, strict=True))
+    return [read(var) for var in outs]
+
+
+def _result(equation: Any, operands: list[Value]) -> list[Value]:
+    name, params = equation.primitive.name, equation.params
+    if any(value is OPAQUE for value in operands):
+        return [OPAQUE] * len(equation.outvars)
+    inner = params.get("jaxpr")
+    if inner is not None and name in ("jit", "pjit"):
+        given = dict(zip(inner.jaxpr.invars, operands, strict=True))
+        given |= zip(inner.jaxpr.constvars, inner.consts, strict=True)
+        return _evaluated(inner.jaxpr.eqns, given, inner.jaxpr.outvars)
+    if any(isinstance(value, Key) for value in operands):
+        if name == "random_bits":
+            return [_bits(operands[0], **params)]
+        made = _digest(name.encode(), repr(sorted(params.items(), key=str)).encode(), *map(_bytes, operands))
+        return [Key(_digest(made, bytes([i]))) for i in range(len(equation.outvars))]
+    function = _OPS.get(name)
+    return [OPAQUE] * len(equation.outvars) if function is None else [function(*operands, **params)]
+
+
+def _bits(key: Key, *, bit_width: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Uniform random bits, of the key alone."""
+    philox = np.random.Philox(key=int.from_bytes(key[:16], "little"))
+    size = int(np.prod(shape)) * bit_width // 8
+    # Philox gives words of 64 bits, the same on every machine in little-endian order.
+    words = philox.random_raw(-(-size // 8)).astype("<u8", copy=False)
+    return words.view(f"<u{bit_width // 8}")[: int(np.prod(shape))].reshape(shape)
+
+
+def _digest(*parts: bytes) -> bytes:
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        found.update(len(part).to_bytes(8, "little") + part)
+    return found.digest()
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, Key):
+        return bytes(value)
+    array = np.asarray(value)
+    return f"{array.dtype}{array.shape}".encode() + array.tobytes()
+
+
+def _is_variable(var: Any) -> bool:
+    return not hasattr(var, "val")
+
+
+def _cast(x: Host, *, new_dtype: Any, **_: Any) -> Any:
+    return np.asarray(x).astype(new_dtype)
+
+
+def _wide(x: Host, *, shape: tuple[int, ...], broadcast_dimensions: tuple[int, ...], **_: Any) -> Any:
+    x = np.asarray(x)
+    own = [1] * len(shape)
+    for axis, size in zip(broadcast_dimensions, x.shape, strict=True):
+        own[axis] = size
+    return np.broadcast_to(x.reshape(own), shape)
+
+
+def _same_bits(x: Host, *, new_dtype: Any, **_: Any) -> Any:
+    dtype = np.dtype(new_dtype)
+    return np.asarray(x).view(dtype) if np.asarray(x).dtype.itemsize == dtype.itemsize else OPAQUE
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of arrays that keeps their dtype; the parameters say nothing more."""
+
+    def apply(*operands: Any, **_: Any) -> Any:
+        dtype = np.asarray(operands[0]).dtype
+        return np.asarray(function(*operands), dtype)
+
+    return apply
+
+
+def _quotient(x: Host, y: Host, **_: Any) -> Any:
+    return np.divide(x, y) if np.issubdtype(np.asarray(x).dtype, np.floating) else OPAQUE
+
+
+# What is done to random bits by the initializers of JAX and Flax; an output that needs more is compiled.
+_OPS: dict[str, Callable[..., Any]] = {
+    "add": _plain(np.add),
+    "sub": _plain(np.subtract),
+    "mul": _plain(np.multiply),
+    "div": _quotient,
+    "neg": _plain(np.negative),
+    "max": _plain(np.maximum),
+    "min": _plain(np.minimum),
+    "sqrt": _plain(np.sqrt),
+    "exp": _plain(np.exp),
+    "log": _plain(np.log),
+    "erf": _plain(scipy.special.erf),
+    "erf_inv": _plain(scipy.special.erfinv),
+    "nextafter": _plain(np.nextafter),
+    "or": _plain(np.bitwise_or),
+    "shift_right_logical": _plain(np.right_shift),
+    "stop_gradient": _plain(np.positive),
+    "convert_element_type": _cast,
+    "bitcast_convert_type": _same_bits,
+    "broadcast_in_dim": _wide,
+    "reshape": lambda x, *, new_sizes, **_: np.asarray(x).reshape(new_sizes),
+    "squeeze": lambda x, *, dimensions, **_: np.squeeze(x, dimensions),
+    "copy": _plain(np.positive),
+}
