@@ -89,7 +89,10 @@ def _checkpointer() -> Any:
         primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process{process}"
     )
     registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, _array_handler()()))
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options, type_handler_registry=registry)
+    # Compressing makes weights 8 % smaller, for most of the processor time of a save.
+    handler = ocp.PyTreeCheckpointHandler(
+        multiprocessing_options=options, type_handler_registry=registry, use_compression=False
+    )
     return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 

@@ -60,6 +60,7 @@ class Checkpoints:
         self._peers, self._leads = peers, peers.process == 0
         self._finite = finite
         self._saves = 0
+        self._owned: dict[str, parts.Owned] = {}  # of the last save, whose memory the next one takes
         self._cause: Exception | None = None  # of this process's last failure
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._saving: tuple[int, Future[None]] | None = None
@@ -88,7 +89,7 @@ class Checkpoints:
         assert not self._read_only
         self.wait()
         plain = json.loads(json.dumps(control))  # here, so that a wrong value fails at its caller
-        owned = parts.snapshot(state, self._peers.process)
+        owned = self._owned = parts.snapshot(state, self._peers.process, self._owned)
         self._saves += 1
         key = f"save/{self.folder.name}/{step}/{self._saves}"
         self._saving = step, self._thread.submit(self._write, key, step, owned, plain, best_step)

@@ -32,7 +32,7 @@ class Owned:
     parts: dict[tuple[int, ...], np.ndarray]
 
 
-def snapshot(state: Mapping[str, Any], process: int) -> dict[str, Owned]:
+def snapshot(state: Mapping[str, Any], process: int, into: Mapping[str, Owned] | None = None) -> dict[str, Owned]:
     """Copies to host memory what a process owns of a state; over all processes each number is owned once.
 
     Of an array that is cut over processes, a process owns the shards on its devices (of replicas: the first); process 0
@@ -41,7 +41,10 @@ def snapshot(state: Mapping[str, Any], process: int) -> dict[str, Owned]:
     Args:
       state: arrays by path, the same paths in all processes; they may be donated as soon as this returns.
       process: which one this is.
+      into: an earlier snapshot that nobody reads any more; its memory is written again. Memory that is new to a
+        process costs several times the copying: each page of it is first cleared by the system.
     """
+    memory = into or {}
     mine = {path: _mine(leaf, process) for path, leaf in state.items()}
     for leaves in mine.values():
         for leaf in leaves.values():
@@ -49,7 +52,8 @@ def snapshot(state: Mapping[str, Any], process: int) -> dict[str, Owned]:
                 leaf.copy_to_host_async()  # all transfers under way before the first is waited for
     found = {}
     for path, leaves in mine.items():
-        parts = {start: np.array(leaf, order="C") for start, leaf in leaves.items()}
+        old = memory[path].parts if path in memory else {}
+        parts = {start: _copied(leaf, old.get(start)) for start, leaf in leaves.items()}
         first = next(iter(parts.values()), state[path])
         if parts or process == 0:
             found[path] = Owned(np.shape(state[path]), np.dtype(first.dtype), parts)
@@ -143,6 +147,15 @@ def read(folder: Path, records: Mapping[str, Any]) -> dict[str, np.ndarray]:
                 state[path][tuple(slice(start, start + length) for start, length in place)] = array
     empty = {p: np.zeros(r["shape"], DTYPES[r["dtype"]]) for p, r in records.items() if p not in state}
     return dict(sorted((state | empty).items()))
+
+
+def _copied(leaf: Any, memory: np.ndarray | None) -> np.ndarray:
+    """A copy in C order, in `memory` where that has its shape and dtype."""
+    leaf = np.asarray(leaf)
+    if memory is None or (memory.shape, memory.dtype) != (leaf.shape, leaf.dtype):
+        return np.array(leaf, order="C")
+    np.copyto(memory, leaf)
+    return memory
 
 
 def _key(path: str, whole: Sequence[int], start: Sequence[int], shape: Sequence[int]) -> str:
