@@ -19,7 +19,7 @@ from jtrain.errors import ConfigError
 from jtrain.evaluation import make_eval_step, make_predict_step
 from jtrain.fit import build_model, check_blocks, check_shapes
 from jtrain.gradient import make_gradient
-from jtrain.initial import draw_on_host, flat_model, make_draw, make_init
+from jtrain.initial import flat_model, make_draw, make_init, make_on_host
 from jtrain.models.prepare import Scaling, prepare
 from jtrain.models.pure import Model
 from jtrain.phases import build_optimizers, make_begin
@@ -64,7 +64,8 @@ def assemble(
     scaling = pipeline.statistics(config, dataset)
     task = _task(config, dataset, scaling)
     inner, model_name, remat = build_model(config, model, task.num_outputs)
-    pure = prepare(inner, scaling, task.rescale, PRECISIONS[config.precision])
+    filters = pipeline.whitening(config, dataset, scaling)
+    pure = prepare(inner, scaling, task.rescale, PRECISIONS[config.precision], filters)
     draw = make_draw(config, pure)
     traced = check_shapes(draw, pure, model_name, task, sample, targets, config.augment)
     paths = sorted(tree.flatten(traced.params))
@@ -87,7 +88,9 @@ def assemble(
     per_call = (config.train.steps_per_call or PER_CALL) if loop and feeds["train"].resident else 1
     several = functools.partial(make_train_steps, loop=loop)
     shapes = jax.eval_shape(init, flat_model(traced.params, traced.model_state))
-    phases = _phases(config, whole, task, optimizers, options, shapes, mesh, cut, over_shards, remat, several)
+    phases = _phases(
+        config, clock.epoch_examples, whole, task, optimizers, options, shapes, mesh, cut, over_shards, remat, several
+    )
     fingerprint = pipeline.fingerprint(dataset)
     names = fingerprint["names"] if task.names is None else None
     like, options_of_start = to_flat(phases[0].shapes), transfer.Options(**config.transfer.to_dict())
@@ -111,7 +114,7 @@ def assemble(
         eval_step=jax.jit(eval_step, out_shardings=on_all),
         predict_step=jax.jit(predict_step, out_shardings=on_all),
         init=jax.jit(init, out_shardings=phases[0].shardings),
-        draw=functools.partial(draw_on_host, config, traced),
+        make=functools.partial(make_on_host, config, traced, init),
         starting=functools.cache(lambda: transfer.start(options_of_start, config.model.name, like, names)),
     )
 
@@ -135,6 +138,7 @@ def _task(config: ml_collections.ConfigDict, dataset: DataSet, scaling: Scaling)
 
 def _phases(
     config: ml_collections.ConfigDict,
+    epoch_examples: int,
     model: Model,
     task: Task,
     optimizers: list[tuple[int, Optimizer]],
@@ -155,6 +159,7 @@ def _phases(
             frozen=optimizer.groups.frozen,
             augment=augment.build(config.augment) if config.augment else None,
             mix=augment.build_mix(config.augment),
+            epoch_examples=epoch_examples,
             constrain=meshes.make_constrain(mesh),
             accumulate=options.accumulate,
             unroll=options.unroll,
@@ -259,5 +264,6 @@ def _step_options(config: ml_collections.ConfigDict, clock: Clock, mesh: jax.sha
         loss_scaling=config.precision == "float16",
         ema_decay=config.ema.decay,
         schedule_free=config.ema.kind == "schedule_free",
+        lookahead=config.ema.every if config.ema.kind == "lookahead" else 0,
         on_nan=config.train.on_nan,
     )

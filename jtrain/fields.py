@@ -59,6 +59,8 @@ FIELDS: dict[str, tuple[Any, Any]] = {
     "data.normalize": (bool, True),
     "data.mean": (tuple[float, ...], ()),
     "data.std": (tuple[Positive, ...], ()),
+    "data.whiten": (Annotated[int, Range(0, 16)], 0),
+    "data.whiten_eps": (Positive, 5e-4),
     "data.broken": (Natural, 0),
     "data.workers": (Annotated[int, Range(-1, 1024)], -1),
     "augment": (Annotated[str, parse_augment], ""),
@@ -88,7 +90,8 @@ FIELDS: dict[str, tuple[Any, Any]] = {
     "train.on_nan": (Literal["raise", "skip", "rollback"], "raise"),
     "train.on_nan_limit": (Count, 10),
     "train.rollback_scale": (Annotated[float, Range(0, 1, above=True, below=True)], 0.5),
-    "ema.kind": (Literal["moving", "schedule_free"], "moving"),
+    "ema.kind": (Literal["moving", "schedule_free", "lookahead"], "moving"),
+    "ema.every": (Annotated[int, Range(1, 2**16)], 5),
     "ema.decay": (Annotated[float, Range(0, 1, below=True)], 0.0),
     **{f"plateau.{key}": value for key, value in watching(Plateau).items()},
     **{f"early_stopping.{key}": value for key, value in watching(EarlyStopping).items()},
@@ -114,9 +117,11 @@ NEEDS: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "mesh.rules": ("mesh.fsdp", lambda v: v > 1, "above 1"),
     "mesh.shards": ("mesh.fsdp", lambda v: v == 1, "1: virtual shards need whole parameters"),
     "ema.kind": ("ema.decay", bool, "above 0, such as 0.9"),
+    "ema.every": ("ema.kind", lambda v: v == "lookahead", "'lookahead'"),
     "init.params": ("init.name", lambda v: v != "model", "the name of an initializer"),
     "data.mean": ("data.normalize", bool, "True"),
     "data.std": ("data.mean", bool, "as many numbers"),
+    "data.whiten_eps": ("data.whiten", bool, "above 0, the side of the patches that are whitened"),
     **{
         f"transfer.{name}": ("transfer.init_from", bool, "a workdir, a checkpoint or a .safetensors file")
         for name in ("rename", "reinit", "coverage", "layout")

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from jtrain import config as configs
 from jtrain.data.augment import build as build_augment
 from jtrain.data.augment import build_mix
+from jtrain.data.ops.alternate import Visit
 from jtrain.errors import ConfigError, JtrainError
 from jtrain.gradient import prepared
 from jtrain.models.pure import Model, as_model
@@ -84,15 +86,16 @@ def check_shapes(
       augment: of the config.
     """
 
-    def run(params: Any, model_state: Any, inputs: jax.Array) -> tuple[Any, Any]:
-        model.apply(params, model_state, inputs, key=jax.random.key(1), train=True)
+    def run(params: Any, model_state: Any, inputs: jax.Array, key: jax.Array) -> Any:
+        model.apply(params, model_state, inputs, key=key, train=True)
         return model.apply(params, model_state, inputs, key=None, train=False)[0]
 
     shape = tuple(sample.shape[1:])
+    a_key = jax.eval_shape(jax.random.key, 0)  # abstract: a real one would be computed by compiled programs
     one, two = (jax.ShapeDtypeStruct((examples, *shape), sample.dtype) for examples in (1, 2))
     try:
-        program, (params, model_state) = jax.make_jaxpr(draw, return_shape=True)(jax.random.key(0), one)
-        jaxpr, outputs = jax.make_jaxpr(run, return_shape=True)(params, model_state, two)
+        program, (params, model_state) = jax.make_jaxpr(draw, return_shape=True)(a_key, one)
+        jaxpr, outputs = jax.make_jaxpr(run, return_shape=True)(params, model_state, two, a_key)
     except JtrainError:
         raise
     except Exception as error:  # whatever a model of a user raises on inputs that do not fit it
@@ -109,7 +112,8 @@ def check_shapes(
     changes, mix = build_augment(augment) if augment else None, build_mix(augment)
 
     def losses_of(outputs: Any, batch: Any) -> Any:
-        seen = prepared(batch, jax.random.key(0), task=task, augment=changes, mix=mix)
+        key, zeros = jax.random.key(0), jnp.zeros(2, jnp.int32)
+        seen = prepared(batch, key, task=task, augment=changes, mix=mix, visit=Visit(key, zeros, zeros))
         return task.per_example(task.shown(outputs), seen["targets"])
 
     try:

@@ -7,17 +7,20 @@ import jax
 import jax.numpy as jnp
 
 from jtrain import metrics, tree
+from jtrain.data.ops.alternate import Visit, epochs_of
 from jtrain.models.pure import Model
 from jtrain.shards import OverShards
 from jtrain.state import TrainState
 from jtrain.tasks import Batch, Task
 
-Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (inputs, key) -> inputs
+Augment = Callable[..., jax.Array]  # (inputs, key, visit) -> inputs
 Mix = Callable[..., tuple[jax.Array, jax.Array]]  # (inputs, targets, weight, key) -> (inputs, targets)
 Gradient = Callable[[TrainState, Batch, Any], tuple[Any, metrics.Sums, Any]]
 
 # Streams of randomness within a step: fold_in(fold_in(key, step), number).
 DROPOUT, AUGMENT, MIX, PRETEXT = 0, 1, 2, 3
+# What is drawn once for a run: fold_in(key, number), which no step bears.
+VISIT = 2**31
 
 
 def select(data: Batch, rows: jax.Array | None, constrain: Callable[[Batch], Batch]) -> Batch:
@@ -37,10 +40,15 @@ def select(data: Batch, rows: jax.Array | None, constrain: Callable[[Batch], Bat
     return constrain(jax.lax.optimization_barrier(batch))
 
 
-def prepared(batch: Batch, key: jax.Array, *, task: Task, augment: Augment | None, mix: Mix | None) -> Batch:
-    """What the model and the loss see of a training batch; each part draws from a stream of its own of `key`."""
+def prepared(
+    batch: Batch, key: jax.Array, *, task: Task, augment: Augment | None, mix: Mix | None, visit: Visit | None = None
+) -> Batch:
+    """What the model and the loss see of a training batch; each part draws from a stream of its own of `key`.
+
+    `visit` says which examples these are, for augmentations that go by that.
+    """
     if augment is not None:
-        batch = batch | {"inputs": augment(batch["inputs"], jax.random.fold_in(key, AUGMENT))}
+        batch = batch | {"inputs": augment(batch["inputs"], jax.random.fold_in(key, AUGMENT), visit)}
     if mix is not None and task.as_floats is not None:
         floats = task.as_floats(batch["targets"])
         inputs, targets = mix(batch["inputs"], floats, batch["weight"], jax.random.fold_in(key, MIX))
@@ -56,6 +64,7 @@ def make_gradient(
     augment: Augment | None,
     mix: Mix | None,
     constrain: Callable[[Batch], Batch],
+    epoch_examples: int,
     accumulate: int,
     unroll: bool,
     loss_scaling: bool,
@@ -74,6 +83,7 @@ def make_gradient(
       augment: changes the inputs.
       mix: mixes examples and their targets, after that.
       constrain: cuts the batch over the devices.
+      epoch_examples: of an epoch, by which a step knows where in one it is.
       accumulate: micro-batches.
       unroll: write them out one after another instead of a loop.
       loss_scaling: the state's `extra["loss_scale"]` multiplies the loss, and divides the gradients.
@@ -103,8 +113,14 @@ def make_gradient(
 
     def gradient(state: TrainState, data: Batch, rows: jax.Array | None) -> tuple[Any, metrics.Sums, Any]:
         batch = select(data, rows, constrain)
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        batch = prepared(batch, key, task=task, augment=augment, mix=mix)
+        numbers = batch.pop("row", None) if rows is None else rows
+        of_run = jax.random.wrap_key_data(state.key)
+        key = jax.random.fold_in(of_run, state.step)
+        visit = None
+        if numbers is not None:
+            epochs = epochs_of(state.step, len(numbers), epoch_examples)
+            visit = Visit(jax.random.fold_in(of_run, VISIT), numbers, epochs)
+        batch = prepared(batch, key, task=task, augment=augment, mix=mix, visit=visit)
         key = jax.random.fold_in(key, DROPOUT)
         fixed, trained = tree.split(state.params, frozen)
         scale = state.extra["loss_scale"] if loss_scaling else None

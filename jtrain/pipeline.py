@@ -13,7 +13,7 @@ import numpy as np
 
 from jtrain import config as configs
 from jtrain import mesh as meshes
-from jtrain.data import sources
+from jtrain.data import augment, sources
 from jtrain.data.broken import Tolerant
 from jtrain.data.examples import (
     DataSet,
@@ -31,6 +31,7 @@ from jtrain.data.feed import Feed, is_resident
 from jtrain.data.workers import Workers, usable_cores, worker_count
 from jtrain.errors import ConfigError
 from jtrain.models.prepare import Scaling
+from jtrain.models.whitening import whitening_filters
 from jtrain.tasks import NEEDS, Facts, needs
 
 STATISTICS_EXAMPLES = 10_000  # evenly spaced, from which normalising is measured
@@ -109,6 +110,7 @@ def feeds(config: ml_collections.ConfigDict, dataset: DataSet, mesh: jax.shardin
         name: Feed(
             examples, mesh, resident=is_resident(examples, config.data.placement),
             check=functools.partial(_check, dataset, name), workers=workers,
+            numbered=name == "train" and augment.visits(config.augment),
         )
         for name, examples in _splits(dataset).items()
     }  # fmt: skip
@@ -135,6 +137,32 @@ def statistics(config: ml_collections.ConfigDict, dataset: DataSet) -> Scaling:
                 )
         return given[0] * np.ones(sample.shape[-1]), given[1] * np.ones(sample.shape[-1])
     return _moments(_inputs(config, dataset), sample.shape[-1])
+
+
+def whitening(config: ml_collections.ConfigDict, dataset: DataSet, scaling: Scaling) -> np.ndarray | None:
+    """Filters [size, size, channels, features] that whiten patches of the inputs, measured on a fixed part of the
+    training examples; None: none are asked for.
+
+    Args:
+      config: with the side of the patches, `data.whiten`, and `data.whiten_eps`.
+      dataset: of images.
+      scaling: mean and std by which images are normalised before; None: they are not.
+
+    Raises:
+      ConfigError: the inputs are no images, or smaller than the patches.
+    """
+    size = config.data.whiten
+    if not size:
+        return None
+    sample, _ = dataset.train.fetch(np.arange(1))
+    if sample.ndim != 4 or min(sample.shape[1:3]) < size:
+        raise ConfigError(
+            f"data.whiten: patches of {size}×{size} pixels need images [height, width, channels] of that size or more, "
+            f"the inputs are {list(sample.shape[1:])}; 0 whitens nothing"
+        )
+    mean, std = scaling if scaling is not None else (np.zeros(()), np.ones(()))
+    images = ((inputs - mean) / std for inputs in _inputs(config, dataset))
+    return whitening_filters(images, size, config.data.whiten_eps)
 
 
 def facts(config: ml_collections.ConfigDict, dataset: DataSet, inputs: Scaling, *, own_targets: bool) -> Facts:

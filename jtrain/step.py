@@ -34,6 +34,8 @@ class StepOptions:
       loss_scaling: multiply the loss dynamically, for float16.
       ema_decay: of the averaged parameters; 0 is none.
       schedule_free: the average is that of schedule-free training (then `ema_decay` is its β), and is trained with.
+      lookahead: updates after which the parameters go back to their average, which then moves (by 1 - `ema_decay`);
+        0: they never do.
       on_nan: after a gradient that is not finite: 'raise' and 'rollback' stop the state there, 'skip' passes over it.
     """
 
@@ -42,6 +44,7 @@ class StepOptions:
     loss_scaling: bool = False
     ema_decay: float = 0.0
     schedule_free: bool = False
+    lookahead: int = 0
     on_nan: OnNan = "raise"
 
     def extra(self, params: Any) -> dict[str, Any]:
@@ -78,7 +81,7 @@ def make_train_step(
     def train_step(state: TrainState, data: Batch, rows: jax.Array | None) -> tuple[TrainState, metrics.Sums]:
         grads, sums, model_state = gradient(state, data, rows)
         fixed, trained = tree.split(state.params, frozen)
-        norm = optax.tree.norm(grads)
+        norm = _norm(grads)
         known = jnp.isfinite(sums["loss"][0])
         good = jnp.isfinite(norm) & known
         updates, opt_state = tx.update(grads, state.opt_state, trained, step=state.step, lr_scale=state.lr_scale)
@@ -89,6 +92,8 @@ def make_train_step(
             if options.schedule_free:
                 lr = schedule(state.step) * state.lr_scale
                 new, average, extra = _schedule_free(trained, new, average, extra, lr, options.ema_decay)
+            elif options.lookahead:
+                new, average = _lookahead(new, average, state.step + 1, options.ema_decay, options.lookahead)
             else:
                 average = _averaged(average, new, state.step, options.ema_decay)
             ema = tree.merge(average, tree.split(state.ema, frozen)[0])
@@ -119,11 +124,29 @@ def make_train_step(
     return train_step
 
 
+def _norm(grads: Any) -> jax.Array:
+    """The global norm of gradients. Biases and scales are many and small: together they are one sum to compile."""
+    leaves = jax.tree.leaves(grads)
+    small = [leaf.reshape(-1) for leaf in leaves if leaf.ndim <= 1]
+    large = [leaf for leaf in leaves if leaf.ndim > 1]
+    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in ([*large, jnp.concatenate(small)] if small else large)))
+
+
 def _averaged(average: Any, params: Any, step: jax.Array, decay: float) -> Any:
     """Moving average of the parameters; early on it forgets faster: decay min(d, (1 + t) / (10 + t))."""
     t = step.astype(jnp.float32)
     d = jnp.minimum(decay, (1.0 + t) / (10.0 + t))
     return jax.tree.map(lambda a, p: d * a + (1.0 - d) * p, average, params)
+
+
+def _lookahead(params: Any, slow: Any, done: jax.Array, decay: float, every: int) -> tuple[Any, Any]:
+    """Lookahead (Zhang et al. 2019, algorithm 1): after every k updates φ += α (θ - φ); θ = φ, with α = 1 - decay.
+
+    The slow parameters φ are what is evaluated; the optimizer of the fast ones θ keeps its state.
+    """
+    due = done % every == 0
+    slow = jax.tree.map(lambda s, p: jnp.where(due, decay * s + (1.0 - decay) * p, s), slow, params)
+    return jax.tree.map(lambda p, s: jnp.where(due, s, p), params, slow), slow
 
 
 def _schedule_free(

@@ -376,10 +376,11 @@ def test_lr_is_scaled_by_the_batch_size_on_request(optimizer, scaling, factor):
 
 
 def test_the_plain_step_is_what_is_left_when_all_is_off():
-    # The cost itself is measured by benchmarks/step_cost.py.
+    # The cost itself is measured by benchmarks/mlp_step.py.
     run = tiny_run()
     assert dataclasses.asdict(run.options) == {
         "accumulate": 1, "unroll": True, "loss_scaling": False, "ema_decay": 0.0, "schedule_free": False,
+        "lookahead": 0,
         "on_nan": "raise",
     }  # fmt: skip
     assert run.shapes.ema == {}

@@ -15,7 +15,8 @@ from jtrain.models import resnet
 from jtrain.shipped import shipped
 
 NAMES = [
-    "digits", "cifar", "cifar:small", "cifar:shapes", "imagenet", "imagenet:step", "digits_pretrain",
+    "digits", "cifar", "cifar:small", "cifar:shapes", "cifar_fast", "cifar_fast:sgd", "cifar_fast:small", "imagenet",
+    "imagenet:step", "digits_pretrain",
     "digits_pretrain:denoising", "digits_pretrain:rotation", "digits_finetune", "digits_finetune:{pretrained}",
     "cifar_transfer:{shapes}", "charlm:{text}", "diabetes", "folder:{folder}",
 ]  # fmt: skip
@@ -47,6 +48,8 @@ def shrunk(name):
         c.data.text.length = 16
     elif c.model.name == "autoencoder":
         c.model.autoencoder.features = (4, 4, 4)
+    elif c.model.name == "fast_cnn":
+        c.model.fast_cnn.features = (4,) * 3
     elif c.model.name == "cnn":
         c.model.cnn.features = (4,) * len(c.model.cnn.features)
     return c

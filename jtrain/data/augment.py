@@ -3,7 +3,8 @@
 An image op is `op(images [batch, height, width, channels], key, *, options)`; it keeps shape and dtype. The draw of
 example i depends on (key, i) alone, so neither on the batch size nor on the devices. Images are uint8 of 0 to 255,
 computed in float32, rounded and clipped; or floats, which are computed in float32 and clipped only where an op says so.
-A last op may mix the batch, targets too: see `jtrain.data.ops.mix`.
+An op may also ask which examples these are, and in which epoch: see `jtrain.data.ops.alternate`. A last op may mix
+the batch, targets too: see `jtrain.data.ops.mix`.
 """
 
 import functools
@@ -12,15 +13,18 @@ from collections.abc import Callable
 import jax
 
 from jtrain.data.calls import Call, read
+from jtrain.data.ops.alternate import Visit, flip_alternating
 from jtrain.data.ops.colour_ops import RGB_ONLY, brightness, contrast, gray, hue, noise, saturation
+from jtrain.data.ops.draws import fold_in
 from jtrain.data.ops.geometry_ops import resized_crop, rotate, shear, translate
 from jtrain.data.ops.image_ops import cutout, erase, flip_lr, flip_ud, pad_crop
 from jtrain.data.ops.mix import cutmix, mixup
+from jtrain.data.ops.moves import Move, crop, joined, mirror, moved, turn
 from jtrain.data.ops.pixels import apart
 from jtrain.data.ops.randaugment import randaugment
 from jtrain.errors import ConfigError
 
-Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (images, key) -> images
+Augment = Callable[..., jax.Array]  # (images, key, visit=None) -> images
 Mix = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 AUGMENTATIONS: dict[str, Callable[..., jax.Array]] = {
@@ -41,6 +45,10 @@ AUGMENTATIONS: dict[str, Callable[..., jax.Array]] = {
     "erase": erase,
     "randaugment": randaugment,
 }
+# The ops above that move whole pixels: of those in a row one move is made.
+MOVES: dict[str, Callable[..., Move]] = {"pad_crop": crop, "flip_lr": mirror, "flip_ud": turn}
+# op(images, visit, *, options)
+VISITING: dict[str, Callable[..., jax.Array]] = {"flip_alternating": flip_alternating}
 MIXES: dict[str, Callable[..., tuple[jax.Array, jax.Array]]] = {"mixup": mixup, "cutmix": cutmix}
 
 
@@ -52,7 +60,7 @@ def parse(text: str, key: str = "augment") -> tuple[Call, ...]:
     Raises:
       ConfigError: naming `key`, what is wrong and what is valid; also for two mixing ops, or one that is not last.
     """
-    ops = read(text, AUGMENTATIONS | MIXES, key, "pad_crop(4)|flip_lr")
+    ops = read(text, AUGMENTATIONS | VISITING | MIXES, key, "pad_crop(4)|flip_lr")
     mixing = [name for name, _ in ops if name in MIXES]
     if len(mixing) > 1:
         raise ConfigError(f"{key}: {' and '.join(mixing)} both mix the batch; name one of them")
@@ -62,17 +70,41 @@ def parse(text: str, key: str = "augment") -> tuple[Call, ...]:
 
 
 def build(text: str) -> Augment:
-    """(images, key) -> images, the image ops alone, in order; op i draws from `fold_in(key, i)`."""
-    ops = [op for op in parse(text) if op[0] in AUGMENTATIONS]
+    """(images, key, visit) -> images, the image ops alone, in order; op i draws from `fold_in(key, i)`.
 
-    def augment(images: jax.Array, key: jax.Array) -> jax.Array:
-        for position, (name, given) in enumerate(ops):
-            op = functools.partial(AUGMENTATIONS[name], **given)
-            op_key = jax.random.fold_in(key, position)
-            images = apart(op, op_key, images, op_key)
+    The visit says which examples these are, and may be None unless `visits(text)`; else that raises ConfigError.
+    """
+    groups = _groups(parse(text))
+
+    def augment(images: jax.Array, key: jax.Array, visit: Visit | None = None) -> jax.Array:
+        for group in groups:
+            position, (name, given) = group[0]
+            if name in VISITING:
+                images = VISITING[name](images, _own_visit(name, visit, position), **given)
+                continue
+            op_key = fold_in(key, position)
+            if name in MOVES:
+                moves = [MOVES[name](fold_in(key, p), len(images), **given) for p, (name, given) in group]
+                op = functools.partial(moved, move=functools.reduce(joined, moves), key=op_key)
+                images = apart(op, op_key, images)
+            else:
+                images = apart(functools.partial(AUGMENTATIONS[name], **given), op_key, images, op_key)
         return images
 
     return augment
+
+
+def _groups(ops: tuple[Call, ...]) -> list[list[tuple[int, Call]]]:
+    """The image ops with their positions; together those in a row that are one move: mirrors, and a crop at most."""
+    groups: list[list[tuple[int, Call]]] = []
+    for position, op in enumerate(ops):
+        last = [name for _, (name, _) in groups[-1]] if groups else []
+        crops = (*last, op[0]).count("pad_crop")
+        if last and last[-1] in MOVES and op[0] in MOVES and crops < 2:
+            groups[-1].append((position, op))
+        elif op[0] not in MIXES:
+            groups.append([(position, op)])
+    return groups
 
 
 def build_mix(text: str) -> Mix | None:
@@ -89,6 +121,11 @@ def build_mix(text: str) -> Mix | None:
         return MIXES[name](inputs, targets, weight, jax.random.fold_in(key, position), **given)
 
     return mix
+
+
+def visits(text: str) -> bool:
+    """Whether the string names an op that must know which examples a batch holds."""
+    return any(name in VISITING for name, _ in parse(text))
 
 
 def mixes(text: str) -> bool:
@@ -123,3 +160,10 @@ def check_inputs(text: str, input_shape: tuple[int, ...], key: str = "augment") 
                 f"{key}: {name} cannot mirror {given['pad']} pixels of images {list(input_shape)}; "
                 f"pad must be below {min(input_shape[:2])}"
             )
+
+
+def _own_visit(name: str, visit: Visit | None, position: int) -> Visit:
+    """The visit with a key of the op's own."""
+    if visit is None:
+        raise ConfigError(f"augment: {name} goes by example and epoch, which nothing but `augment` of a run is told")
+    return visit._replace(key=jax.random.fold_in(visit.key, position))

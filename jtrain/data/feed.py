@@ -40,12 +40,15 @@ class Feed:
       resident: keep all examples on the device.
       check: called on every streamed batch, without broken records; raises DataError on bad values. Threads call it.
       workers: fetch streamed examples, where that is work; None fetches them in this process, one batch at a time.
+      numbered: streamed batches hold their examples' numbers too, "row" [batch] int32.
     """
 
     def __init__(
-        self, examples: Examples, mesh: Mesh, *, resident: bool, check: Check, workers: Workers | None = None
-    ) -> None:
+        self, examples: Examples, mesh: Mesh, *, resident: bool, check: Check, workers: Workers | None = None,
+        numbered: bool = False,
+    ) -> None:  # fmt: skip
         self.examples = examples
+        self._numbered = numbered
         self.resident = resident
         self._mesh = mesh
         self._check = check
@@ -160,6 +163,8 @@ class Feed:
         elif good.any():
             self._check(inputs[good], targets[good], fetched[good])
         batch = {"inputs": inputs, "targets": targets, "weight": weight * (rows >= 0).astype(np.float32)}
+        if self._numbered:
+            batch["row"] = rows
         return meshes.place_local(batch, self._mesh, size), None
 
     def _weight(self, rows: np.ndarray) -> np.ndarray:

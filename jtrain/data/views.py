@@ -6,6 +6,7 @@ the images themselves. Nothing is random.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,20 +28,22 @@ def flip_ud(images: jax.Array) -> list[jax.Array]:
     return [images, images[:, ::-1]]
 
 
-def crops(images: jax.Array, *, pixels: Size = 2) -> list[jax.Array]:
-    """The images, and them shifted towards each of the four corners.
+def crops(images: jax.Array, *, pixels: Size = 2, corners: Literal[2, 4] = 4) -> list[jax.Array]:
+    """The images, and them shifted towards each of the four corners, or towards two.
 
-    The images are padded by repeating the border pixel, and cut out again at the centre and at the four corners of what
+    The images are padded by repeating the border pixel, and cut out again at the centre and at the corners of what
     results (ten-crop testing of Krizhevsky et al. 2012, section 4.1, without the flips).
 
     Args:
       images: [batch, height, width, channels].
       pixels: of the padding, so of each shift.
+      corners: all four, or two that lie opposite, which take three views in place of five.
     """
     height, width = images.shape[1:3]
     padded = jnp.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)), mode="edge")
-    corners = [(0, 0), (0, 2 * pixels), (2 * pixels, 0), (2 * pixels, 2 * pixels)]
-    return [images, *(padded[:, top : top + height, left : left + width] for top, left in corners)]
+    far = 2 * pixels
+    places = [(0, 0), (0, far), (far, 0), (far, far)] if corners == 4 else [(0, 0), (far, far)]
+    return [images, *(padded[:, top : top + height, left : left + width] for top, left in places)]
 
 
 VIEWS: dict[str, Callable[..., list[jax.Array]]] = {"flip_lr": flip_lr, "flip_ud": flip_ud, "crops": crops}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from flax import linen as nn
 
 from jtrain.errors import ConfigError
-from jtrain.models import autoencoder, cnn, highway, mlp, recurrent, resnet, wide_resnet
+from jtrain.models import autoencoder, cnn, fast_cnn, highway, mlp, recurrent, resnet, wide_resnet
 
 
 def given(num_outputs: int) -> nn.Module:
@@ -17,6 +17,7 @@ def given(num_outputs: int) -> nn.Module:
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp.mlp,
     "cnn": cnn.cnn,
+    "fast_cnn": fast_cnn.fast_cnn,
     "resnet": resnet.resnet,
     "wide_resnet": wide_resnet.wide_resnet,
     "highway": highway.highway,

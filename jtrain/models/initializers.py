@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jtrain.errors import ConfigError
-from jtrain.table import Positive
+from jtrain.table import NonNegative, Positive
 from jtrain.tree import flatten, unflatten
 
 Tree = Any  # a nested dict whose leaves are arrays
@@ -70,6 +71,26 @@ def truncated_normal(*, std: Positive = 0.02) -> Initializer:
     return jax.nn.initializers.truncated_normal(std)
 
 
+def dirac(*, rest: NonNegative = 1.0) -> Initializer:
+    """The identity as far as it goes: output i repeats input i, in a convolution from the centre of its kernel.
+
+    Outputs beyond the inputs are drawn as by `lecun_uniform`, times `rest` (Jordan 2024, arXiv 2404.00498, section
+    3.3); with `rest` 0 all is as `torch.nn.init.dirac_` has it.
+    """
+    draw_rest = lecun_uniform()
+
+    def draw(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        *sizes, inside, outside = shape
+        centre, drawn = np.zeros((*sizes, 1, 1), dtype), np.zeros((1,) * (len(shape) - 1) + (outside,), dtype)
+        centre[tuple(size // 2 for size in sizes)] = 1.0
+        drawn[..., inside:] = rest
+        # By products and sums, which can be computed on the host.
+        same = jnp.asarray(centre) * np.eye(inside, outside, dtype=dtype).reshape((1,) * len(sizes) + (inside, outside))
+        return same + jnp.asarray(drawn) * draw_rest(key, shape, dtype)
+
+    return draw
+
+
 INITIALIZERS: dict[str, Callable[..., Initializer | None]] = {
     "model": model,
     "kaiming_normal": kaiming_normal,
@@ -81,6 +102,7 @@ INITIALIZERS: dict[str, Callable[..., Initializer | None]] = {
     "orthogonal": orthogonal,
     "normal": normal,
     "truncated_normal": truncated_normal,
+    "dirac": dirac,
 }
 
 

@@ -75,17 +75,18 @@ class Conv(nn.Module):
         shape = (*self.kernel_size, inputs.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         dtype = jnp.result_type(inputs, kernel)
-        inputs, kernel = inputs.astype(dtype), kernel.astype(dtype)
-        if inputs.shape[-1] <= _FEW_CHANNELS and jax.default_backend() == "cpu":
-            outputs = conv_by_patches(inputs, kernel, self.strides, self.padding)
-        else:
-            outputs = jax.lax.conv_general_dilated(
-                inputs, kernel, self.strides, self.padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
+        outputs = convolve(inputs.astype(dtype), kernel.astype(dtype), self.strides, self.padding)
         if not self.use_bias:
             return outputs
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
         return outputs + bias.astype(dtype)[None, None, None, :]
+
+
+def convolve(inputs: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding) -> jax.Array:
+    """The convolution of [b, h, w, c] with [kh, kw, c, out], both of one dtype, in the form that is fast here."""
+    if inputs.shape[-1] <= _FEW_CHANNELS and jax.default_backend() == "cpu":
+        return conv_by_patches(inputs, kernel, strides, padding)
+    return jax.lax.conv_general_dilated(inputs, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def conv_by_patches(inputs: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding) -> jax.Array:

@@ -1,4 +1,4 @@
-"""A model with what stands between raw data and its layers: normalising, of targets too, and the precision."""
+"""A model with what stands between raw data and its layers: scaling, of targets too, whitening and the precision."""
 
 from typing import Any
 
@@ -6,18 +6,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jtrain.models.layers import convolve
 from jtrain.models.pure import Model, Tree
 from jtrain.precision import cast
 
 # Where the model state keeps mean and scale of inputs and outputs, so that they go with the weights.
 NORMALIZE, RESCALE = "normalize", "rescale"
+# And the filters that whiten inputs, which a torch model would have as a layer of its own, `whiten`.
+WHITENING, WHITEN = "whitening", "whiten"
+_OWN = (NORMALIZE, RESCALE, WHITENING)
 Scaling = tuple[np.ndarray, np.ndarray] | None  # (mean, std), of the last axis or of everything
 
 
-def prepare(model: Model, inputs: Scaling, outputs: Scaling, dtype: Any) -> Model:
-    """The model on raw inputs: (inputs - mean) / std in float32, then parameters and inputs in `dtype`.
+def prepare(model: Model, inputs: Scaling, outputs: Scaling, dtype: Any, whitening: np.ndarray | None = None) -> Model:
+    """The model on raw inputs: (inputs - mean) / std, filtered, in float32; then parameters and inputs in `dtype`.
 
-    Mean and 1 / std are part of the model state: a checkpoint holds what its weights were trained with.
+    Mean, 1 / std and filters are part of the model state: a checkpoint holds what its weights were trained with, and
+    nothing trains them.
     Outputs are float32. Without `inputs`, uint8 inputs become floats and other integers (tokens) stay.
 
     Args:
@@ -26,6 +31,8 @@ def prepare(model: Model, inputs: Scaling, outputs: Scaling, dtype: Any) -> Mode
       outputs: mean and std by which outputs are brought into the unit of the targets, [] or of the last axis; None: as
         they are.
       dtype: what the model computes in.
+      whitening: filters [size, size, channels, features], from `jtrain.models.whitening`, that images go through; the
+        model sees maps of as many features, smaller by size - 1. None: the images themselves.
     """
 
     def look(inputs: jax.Array, state: Tree) -> jax.Array:
@@ -34,12 +41,18 @@ def prepare(model: Model, inputs: Scaling, outputs: Scaling, dtype: Any) -> Mode
             inputs = (inputs.astype(jnp.float32) - _wide(own, "mean", inputs)) * _wide(own, "scale", inputs)
         elif inputs.dtype == jnp.uint8:
             inputs = inputs.astype(jnp.float32)
+        if WHITENING in state:
+            # Not in `dtype`: the filters magnify small differences, which bfloat16 does not have.
+            kernel = state[WHITENING][WHITEN]["kernel"]
+            inputs = convolve(inputs.astype(jnp.float32), kernel, (1, 1), ((0, 0), (0, 0)))
         return cast(inputs, dtype)
 
     def init(key: jax.Array, sample: jax.Array) -> tuple[Tree, Tree]:
         own: Tree = {}
         if inputs is not None:
             own[NORMALIZE] = {"mean": _float(inputs[0]), "scale": _float(1.0 / inputs[1])}
+        if whitening is not None:
+            own[WHITENING] = {WHITEN: {"kernel": _float(whitening)}}
         if outputs is not None:
             own[RESCALE] = {"mean": _float(outputs[0]), "scale": _float(outputs[1])}
         params, state = model.init(key, cast(look(sample, own), jnp.float32))
@@ -48,7 +61,7 @@ def prepare(model: Model, inputs: Scaling, outputs: Scaling, dtype: Any) -> Mode
     def apply(
         params: Tree, model_state: Tree, inputs: jax.Array, *, key: jax.Array | None, train: bool
     ) -> tuple[Any, Tree]:
-        own = {name: model_state[name] for name in model_state if name in (NORMALIZE, RESCALE)}
+        own = {name: model_state[name] for name in model_state if name in _OWN}
         rest = {name: model_state[name] for name in model_state if name not in own}
         found, rest = model.apply(cast(params, dtype), rest, look(inputs, model_state), key=key, train=train)
         found = cast(found, jnp.float32)

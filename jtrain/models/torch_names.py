@@ -15,7 +15,7 @@ Tree = Any  # a nested dict whose leaves are arrays
 COUNTER = "num_batches_tracked"  # of torch's batch norm, which ours does without
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
-_STATISTICS = {"mean": "running_mean", "var": "running_var"}
+_STATISTICS = {"mean": "running_mean", "var": "running_var", "kernel": "weight"}  # and filters that are not trained
 
 _RESNET = {"stem": "conv1", "stem_norm": "bn1", "head": "fc"}
 _RESNET_BLOCK = {

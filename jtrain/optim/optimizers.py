@@ -240,23 +240,27 @@ def muon(
     steps: Iterations = 5,
     adjust: Literal["original", "match_rms_adamw"] = "match_rms_adamw",
     adam: tuple[str, ...] = NOT_MUON,
+    rest: Literal["adam", "sgd"] = "adam",
+    rest_momentum: Fraction = 0.9,
     b1: Fraction = 0.9,
     b2: Fraction = 0.999,
     eps: Positive = 1e-8,
     weight_decay: Share = 1e-4,
     decay: Decay = "decoupled",
 ) -> Core:
-    """Orthogonalised momentum for hidden kernels, Adam for the rest, at one lr; see `transforms.scale_by_muon`.
+    """Orthogonalised momentum for hidden kernels, Adam or SGD for the rest; see `transforms.scale_by_muon`.
 
-    Kernels are leaves of two axes or more whose name is kernel. `torch.optim.Muon` is the same for them with
-    adjust="original" by default, whose steps want an lr of about 20 times Adam's.
+    Kernels are leaves of two axes or more whose name is kernel. All share one lr, but for `groups`, the place for what
+    SGD wants. `torch.optim.Muon` has adjust="original" by default, whose steps want an lr of about 20 times Adam's.
 
     Args:
       momentum: of the kernels.
       nesterov: looks ahead along it.
       steps: of the Newton-Schulz iteration.
       adjust: factor for the shape of a kernel; match_rms_adamw lets all share an lr.
-      adam: patterns of kernels that get Adam nevertheless: embeddings and the output layer, as its authors advise.
+      adam: patterns of kernels that belong to the rest: embeddings and the output layer, as its authors advise.
+      rest: what they, biases and norms get.
+      rest_momentum: of SGD, which looks ahead along it likewise.
       b1: of Adam.
       b2: of Adam.
       eps: of Adam.
@@ -274,7 +278,7 @@ def muon(
     transform = transforms.where_path(
         is_hidden_kernel,
         transforms.scale_by_muon(momentum=momentum, nesterov=nesterov, steps=steps, adjust=adjust),
-        optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+        optax.scale_by_adam(b1=b1, b2=b2, eps=eps) if rest == "adam" else optax.trace(rest_momentum, nesterov),
     )
     named = {"optimizer.muon.adam": tuple(p for p in adam if p not in NOT_MUON)}
     return Core(transform, weight_decay, decay, default_lr=1e-3, family="adam", patterns=named)

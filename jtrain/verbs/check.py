@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jtrain import config as configs
 from jtrain import mesh as meshes
 from jtrain import metrics, tree
 from jtrain.data import augment
+from jtrain.data.ops.alternate import Visit
 from jtrain.describe import header
 from jtrain.errors import DataError, Interrupted, NonFiniteError
 from jtrain.failure import culprit
@@ -76,10 +78,21 @@ def draw_augment(run: Run, folder: Path, examples: int = 8, draws: int = 6) -> P
     changes = augment.build(config.augment) if config.augment else None
     mix = augment.build_mix(config.augment)
     batch: Any = {"inputs": inputs, "targets": targets, "weight": np.ones(len(inputs), np.float32)}
-    made = jax.jit(lambda key: prepared(batch, key, task=task, augment=changes, mix=mix)["inputs"])
+    once, rows = jax.random.key(config.seed), jnp.arange(len(inputs), dtype=jnp.int32)
+
+    @jax.jit
+    def made(key: jax.Array, epoch: jax.Array) -> jax.Array:
+        visit = Visit(once, rows, jnp.full(len(rows), epoch))
+        return prepared(batch, key, task=task, augment=changes, mix=mix, visit=visit)["inputs"]
+
     path = _made(folder) / "augment.png"
     keys = jax.random.split(jax.random.key(config.seed), draws)
-    sheet(inputs, [np.asarray(made(key)) for key in keys], path, title=config.augment or config.task.name)
+    sheet(
+        inputs,
+        [np.asarray(made(key, np.int32(epoch))) for epoch, key in enumerate(keys)],
+        path,
+        title=config.augment or config.task.name,
+    )
     return path
 
 

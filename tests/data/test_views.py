@@ -31,6 +31,12 @@ def test_crops_shift_by_whole_pixels_and_repeat_the_border():
         assert np.array_equal(view, images()[:, rows][:, :, columns])
 
 
+def test_two_corners_lie_opposite():
+    first, top_left, _, _, bottom_right = build_views("crops(2)")(images())
+    found = build_views("crops(2, corners=2)")(images())
+    assert all(np.array_equal(a, b) for a, b in zip(found, [first, top_left, bottom_right], strict=True))
+
+
 def test_ops_multiply_and_the_images_themselves_come_first():
     found = build_views("flip_lr|crops(1)")(images())
     expected = [*build_views("crops(1)")(images()), *build_views("crops(1)")(images()[:, :, ::-1])]
@@ -49,7 +55,7 @@ def test_every_view_op_keeps_shape_and_dtype_and_begins_with_the_images(name, dt
 
 
 def test_text_is_read_with_all_options():
-    assert parse_views(" flip_lr | crops ") == (("flip_lr", {}), ("crops", {"pixels": 2}))
+    assert parse_views(" flip_lr | crops ") == (("flip_lr", {}), ("crops", {"pixels": 2, "corners": 4}))
     assert parse_views("") == ()
 
 

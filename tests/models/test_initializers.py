@@ -63,6 +63,27 @@ def test_orthogonal_matrices_are_orthogonal(shape):
     np.testing.assert_allclose(narrow.T @ narrow, 1.7**2 * np.eye(narrow.shape[1]), atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(3, 3, 4, 16), (2, 2, 5, 3), (3, 4), (4, 3)])
+def test_dirac_passes_its_inputs_on_in_its_first_outputs(shape):
+    *sizes, inside, outside = shape
+    kernel = INITIALIZERS["dirac"](rest=0.0)(KEY, shape, jnp.float32)
+    x = np.random.default_rng(0).normal(size=(2, *(6 for _ in sizes), inside)).astype(np.float32)
+    if sizes:  # odd kernels keep the place, an even one's centre is after the middle, as torch's
+        padding = [(size // 2, (size - 1) // 2) for size in sizes]
+        y = jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    else:
+        y = x @ kernel
+    same = min(inside, outside)
+    np.testing.assert_array_equal(y[..., :same], x[..., :same])
+    np.testing.assert_array_equal(y[..., same:], 0.0)
+
+
+def test_dirac_draws_the_outputs_beyond_the_inputs():
+    drawn = np.asarray(INITIALIZERS["dirac"](rest=0.5)(KEY, CONV, jnp.float32))
+    check_moments(drawn[..., CONV[2] :], 0.25 / FANS[CONV][0], 1.8)
+    assert set(np.unique(drawn[..., : CONV[2]])) == {0.0, 1.0}
+
+
 def test_only_matching_leaves_are_redrawn():
     params = {"head": {"kernel": jnp.zeros((4, 5)), "bias": jnp.full((5,), 7.0)}, "kernel": jnp.zeros((2, 3))}
     new = reinitialise(params, KEY, INITIALIZERS["kaiming_normal"]())
@@ -106,9 +127,10 @@ def test_a_pattern_that_cannot_be_used_is_an_error_that_names_the_key(pattern, w
 
 
 def test_options_are_checked_by_the_table():
-    assert {"model", "orthogonal", "normal", "truncated_normal", *SCALED} == INITIALIZERS.keys()
+    assert {"model", "orthogonal", "normal", "truncated_normal", "dirac", *SCALED} == INITIALIZERS.keys()
     for name, part in INITIALIZERS.items():
-        expected = {"model": set(), "normal": {"std"}, "truncated_normal": {"std"}}.get(name, {"gain"})
+        other = {"model": set(), "normal": {"std"}, "truncated_normal": {"std"}, "dirac": {"rest"}}
+        expected = other.get(name, {"gain"})
         assert set(options(part)) == expected
     with pytest.raises(ValueError, match="above 0"):
         options(INITIALIZERS["kaiming_normal"])["gain"].check(0.0)

@@ -18,6 +18,7 @@ IMAGE = (8, 8, 3)
 TINY = {
     "mlp": ({"features": (6,)}, (7,), jnp.float32),
     "cnn": ({"features": (4, 6), "pools": 1}, IMAGE, jnp.float32),
+    "fast_cnn": ({"features": (4, 6)}, IMAGE, jnp.float32),
     "resnet": ({"width": 4, "depth": 50, "form": "imagenet"}, (32, 32, 3), jnp.float32),
     "wide_resnet": ({"depth": 10, "widen": 1}, IMAGE, jnp.float32),
     "highway": ({"layers": 2, "width": 4}, (7,), jnp.float32),

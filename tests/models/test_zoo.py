@@ -30,6 +30,7 @@ MIXTURES = MIXTURES.reshape(32, 5, 5, 3).astype(jnp.float32)
 TINY = {
     "mlp": functools.partial(MODELS["mlp"], 4, features=(32, 32), dropout=0.0),
     "cnn": functools.partial(MODELS["cnn"], 4, features=(8, 16), pools=1),
+    "fast_cnn": functools.partial(MODELS["fast_cnn"], 4, features=(8, 16)),
     "resnet": lambda activation="relu": ResNet(4, (1,), 8, activation),
     "wide_resnet": lambda activation="relu": WideResNet(4, 1, 1, activation),
     "highway": functools.partial(MODELS["highway"], 4, layers=3, width=16, dropout=0.0),
@@ -214,7 +215,7 @@ def test_images_too_small_for_the_poolings_are_refused():
         shapes(MODELS["cnn"](10), (7, 9, 1))
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet", "wide_resnet"])
+@pytest.mark.parametrize("name", ["cnn", "fast_cnn", "resnet", "wide_resnet"])
 def test_inputs_that_are_no_images_are_refused(name):
     with pytest.raises(ConfigError, match=rf"^model\.{name}: takes images .* got \[13\]"):
         shapes(MODELS[name](10), (13,))

@@ -199,6 +199,18 @@ def test_muon_gives_adam_to_all_but_hidden_kernels():
     assert same == {"embed/embedding", "dense/bias", "gate/kernel"}
 
 
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_muon_beside_sgd_gives_the_rest_the_momentum_of_sgd(nesterov):
+    params = {"conv": {"kernel": draw(2, 2, 3, 4), "bias": draw(4)}, "head": {"kernel": draw(4, 2)}}
+    gradients = jax.tree.map(lambda p: draw(3, *p.shape), params)
+    muon = OPTIMIZERS["muon"](rest="sgd", rest_momentum=0.7, nesterov=nesterov, weight_decay=0.0)
+    found = flatten(parameters_after(muon, params, gradients, lr=0.1))
+    sgd = OPTIMIZERS["sgd"](momentum=0.7, nesterov=nesterov, weight_decay=0.0)
+    plain = flatten(parameters_after(sgd, params, gradients, lr=0.1))
+    same = {path for path, leaf in found.items() if np.array_equal(leaf, plain[path])}
+    assert same == {"conv/bias", "head/kernel"}
+
+
 def test_defaults_are_those_of_the_notes_and_papers():
     read = {name: (make().default_lr, make().weight_decay, make().decay) for name, make in OPTIMIZERS.items()}
     assert read == {

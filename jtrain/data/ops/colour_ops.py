@@ -10,18 +10,8 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from jtrain.data.ops.pixels import (
-    as_dtype,
-    as_float,
-    blend,
-    example_keys,
-    luma,
-    mean_luma,
-    per_image,
-    symmetric,
-    uniforms,
-    white,
-)
+from jtrain.data.ops.draws import fold_in, halves, normals, symmetric, uniforms, words
+from jtrain.data.ops.pixels import as_dtype, as_float, blend, luma, mean_luma, per_image, white
 from jtrain.table import NonNegative, Range, Share
 
 Turn = Annotated[float, Range(0, 0.5)]
@@ -140,9 +130,8 @@ def noise(images: jax.Array, key: jax.Array, *, std: NonNegative = 0.05, p: Shar
 
 def deviations(key: jax.Array, shape: tuple[int, ...], std: float, p: float) -> jax.Array:
     """The noise of images of `shape`, where white is 1; 0 where nothing is to happen."""
-    coin_key, noise_key = jax.random.split(key)
+    coin_key, noise_key = fold_in(key, 0), fold_in(key, 1)
     scale = jnp.where(uniforms(coin_key, shape[0], 1)[:, 0] < p, std, 0.0)
-    # Drawn as one row: three axes take three times as long on CPU.
     size = math.prod(shape[1:])
-    drawn = jax.vmap(lambda k: jax.random.normal(k, (size,)))(example_keys(noise_key, shape[0]))
-    return per_image(scale) * drawn.reshape(shape)
+    drawn = words(noise_key, shape[0], -(-size // 2))  # two numbers of each: random words are what this op costs
+    return per_image(scale) * normals(halves(drawn)[:, :size]).reshape(shape)

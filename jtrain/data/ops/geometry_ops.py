@@ -6,17 +6,8 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from jtrain.data.ops.pixels import (
-    Fill,
-    Ratios,
-    Shares,
-    as_dtype,
-    as_float,
-    filling,
-    first_fitting_boxes,
-    symmetric,
-    uniforms,
-)
+from jtrain.data.ops.draws import symmetric, uniforms
+from jtrain.data.ops.pixels import Fill, Ratios, Shares, as_dtype, as_float, filling, first_fitting_boxes
 from jtrain.table import Range, Share
 
 Degrees = Annotated[float, Range(0, 180)]

@@ -9,7 +9,8 @@ Targets are floats, such as one-hot classes or numbers; they are mixed linearly 
 import jax
 import jax.numpy as jnp
 
-from jtrain.data.ops.pixels import as_dtype, as_float, example_keys, inside
+from jtrain.data.ops.draws import example_keys
+from jtrain.data.ops.pixels import as_dtype, as_float, inside
 from jtrain.errors import ConfigError
 from jtrain.table import Positive
 

@@ -1,7 +1,7 @@
-"""What image ops share: a draw per example, and arithmetic on uint8 and float pixels."""
+"""What image ops share: arithmetic on uint8 and float pixels, boxes, and how a result is stored."""
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,41 +26,28 @@ Shares = Annotated[tuple[float, ...], _is_interval(0.0, 1.0)]
 Ratios = Annotated[tuple[float, ...], _is_interval(0.0, 100.0)]
 
 
-def apart(function: Callable[..., jax.Array], key: jax.Array, *operands: jax.Array) -> jax.Array:
+def apart(function: Callable[..., Any], key: jax.Array, *operands: Any) -> Any:
     """function(*operands), whose result is stored on CPU before anything reads it.
 
     XLA fuses what comes one after another into one loop, and on CPU computes a pixel anew for everything that reads it:
     a rotation before a change of hue took 13 ms for 128 images of 32 x 32 x 3 instead of 1.6, and would be computed
-    nine times by a 3 x 3 convolution. A barrier does not prevent that there; a branch does, whose condition, a draw
-    below 1, is always true and unknown to the compiler. Elsewhere the function is called as it is.
+    nine times by a 3 x 3 convolution. A barrier does not prevent that there; a branch does, whose condition, that 31 of
+    32 bits are below 2³¹, is always true and unknown to the compiler. Elsewhere the function is called as it is.
 
     Args:
-      function: of arrays, pure.
+      function: of arrays, or trees of them, pure.
       key: any; nothing depends on it.
       operands: of the function.
     """
 
-    def stored(key: jax.Array, *operands: jax.Array) -> jax.Array:
-        result = jax.eval_shape(function, *operands)
-        always = jax.random.uniform(key) < 1.0
-        return jax.lax.cond(always, function, lambda *_: jnp.zeros(result.shape, result.dtype), *operands)
+    def stored(key: jax.Array, *operands: Any) -> Any:
+        always = (jax.random.key_data(key).ravel()[0] >> 1) < jnp.uint32(1 << 31)
+        shapes = jax.eval_shape(function, *operands)
+        return jax.lax.cond(
+            always, function, lambda *_: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), *operands
+        )
 
     return jax.lax.platform_dependent(key, *operands, cpu=stored, default=lambda _key, *operands: function(*operands))
-
-
-def example_keys(key: jax.Array, batch: int) -> jax.Array:
-    """A key per example [batch], of (key, index) alone."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
-
-
-def uniforms(key: jax.Array, batch: int, count: int) -> jax.Array:
-    """Numbers uniform in [0, 1), [batch, count]; row i depends on (key, i) and count alone."""
-    return jax.vmap(lambda k: jax.random.uniform(k, (count,)))(example_keys(key, batch))
-
-
-def symmetric(draws: jax.Array, most: float) -> jax.Array:
-    """Draws of [0, 1) stretched to [−most, most)."""
-    return (2 * draws - 1) * most
 
 
 def per_image(values: jax.Array) -> jax.Array:

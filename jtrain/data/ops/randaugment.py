@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jtrain.data.ops.draws import uniforms
 from jtrain.data.ops.geometry_ops import affine
-from jtrain.data.ops.pixels import LUMA, Fill, apart, as_dtype, blend, luma, per_image, uniforms, white
+from jtrain.data.ops.pixels import LUMA, Fill, apart, as_dtype, blend, luma, per_image, white
 from jtrain.table import Range
 
 Rounds = Annotated[int, Range(1, 10)]

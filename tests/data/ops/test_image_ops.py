@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from jtrain.data.augment import build
-from jtrain.data.ops import image_ops
+from jtrain.data.ops import image_ops, moves
 
 HEIGHT, WIDTH = 9, 7
 KEY = jax.random.fold_in(jax.random.key(3), 0)  # of the first op of a string
@@ -32,7 +32,7 @@ def blanked(image, box, values):
 
 
 def test_mirrors_turn_over_the_images_that_a_fair_coin_names():
-    flipped = np.asarray(image_ops.flips(KEY, 2000))
+    flipped = np.asarray(moves.flips(KEY, 2000))
     assert stats.binomtest(int(flipped.sum()), 2000).pvalue > 0.01
     before = images(2000, np.uint8)
     expected = np.stack([i[::-1] if f else i for i, f in zip(before, flipped, strict=True)])

@@ -288,7 +288,7 @@ def parquet_bytes() -> bytes:
         ("a.parquet", parquet_bytes()[:2000]),
         ("a.pq", parquet_bytes()[:10] + b"\xff" * 30 + parquet_bytes()[40:]),
         ("a.csv.gz", b"x,y\n1,2\n"),
-        ("a.csv.gz", gzip.compress(b"x,y\n" + b"1,2\n" * 999)[:-20]),
+        ("a.csv.gz", gzip.compress(b"x,y\n" + b"1,2\n" * 999, mtime=0)[:-20]),
     ],
 )
 def test_damaged_files_are_named(tmp_path, name, content):
