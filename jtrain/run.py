@@ -2,9 +2,8 @@
 
 import contextlib
 import dataclasses
-import itertools
 import math
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from jtrain.models.pure import Model
 from jtrain.optim.groups import Groups
 from jtrain.optim.optimizers import Core
 from jtrain.optim.schedules import Schedule
-from jtrain.state import TrainState, count, eval_params, to_flat
+from jtrain.state import TrainState, count, eval_params, from_flat, to_flat
 from jtrain.step import StepOptions, TrainStep
 from jtrain.tasks import Task
 from jtrain.transfer import Start
@@ -94,7 +93,7 @@ class Run:
       eval_step: compiled `(params, model_state, data, rows) -> sums`.
       predict_step: compiled `(params, model_state, data, rows) -> predictions`.
       init: compiled; {path: array} of parameters and model state, 'params/…' -> a new state, what is not given drawn.
-      draw: {path: …} of given weights -> (path, array) of others that are drawn on the host, one after another.
+      make: {path: array} of given weights -> (path, array) of what of a new state is made on the host, one by one.
       starting: reads the weights to start from, once; raises ConfigError or DataError when they do not fit.
     """
 
@@ -117,7 +116,7 @@ class Run:
     eval_step: EvalStep
     predict_step: PredictStep
     init: Callable[[Any], TrainState]
-    draw: Callable[[Container[str]], Iterator[tuple[str, np.ndarray]]]
+    make: Callable[[Mapping[str, Any]], Iterable[tuple[str, np.ndarray]]]
     starting: Callable[[], Start | None]
 
     def phase(self, step: int) -> Phase:
@@ -199,10 +198,12 @@ class Run:
         """A new state at step 0, on the mesh: drawn from the config's seed, but for weights to start from."""
         start = self.starting()
         shardings = to_flat(self.phases[0].shardings)
-        arrays = start.arrays if start else {}
         # One by one: no more than one of them is whole in memory where they are cut.
-        given = itertools.chain(arrays.items(), self.draw(arrays))
-        return self.init({path: meshes.place(array, shardings[path]) for path, array in given})
+        made = self.make(start.arrays if start else {})
+        found = {path: meshes.place(array, shardings[path]) for path, array in made}
+        if found.keys() == shardings.keys():
+            return from_flat(found, self.shapes)
+        return self.init({path: leaf for path, leaf in found.items() if path.startswith(("params/", "model_state/"))})
 
     @property
     def watch(self) -> str:

@@ -38,15 +38,15 @@ class TrainState:
 
 
 def new_state(
-    params: Tree, model_state: Tree, opt_state: Tree, *, key: jax.Array, lr_scale: float, ema: bool, extra: Tree
+    params: Tree, model_state: Tree, opt_state: Tree, *, key: Any, lr_scale: float, ema: bool, extra: Tree
 ) -> TrainState:
-    """A state at step 0 with the typed key `key`; `ema` keeps an average beside the parameters."""
+    """A state at step 0 with the key of data `key`, uint32 [2]; `ema` keeps an average beside the parameters."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         model_state=model_state,
         opt_state=opt_state,
-        key=jax.random.key_data(key),
+        key=jnp.asarray(key, jnp.uint32),
         lr_scale=jnp.asarray(lr_scale, jnp.float32),
         ema=jax.tree.map(jnp.copy, params) if ema else {},  # a copy: a buffer cannot be donated twice
         extra=extra,

@@ -31,7 +31,7 @@ class MineNNX(nnx.Module):
 
 
 def some_config():
-    c = tiny("40steps", 24)
+    c = tiny("80steps", 24)
     c.model.mlp.features = jtrain.config.base().model.mlp.features
     c.model.mlp.dropout = jtrain.config.base().model.mlp.dropout
     return c
@@ -93,7 +93,7 @@ def test_whole_numbers_reach_an_embedding_when_normalising_is_off():
     config = some_config()
     config.data.normalize = False
     run = jtrain.assemble(config, model=Embedding(), data=(tokens, (tokens[:, 0] > 3).astype(int)))
-    assert int(jtrain.train(run).state.step) == 40
+    assert int(jtrain.train(run).state.step) == 80
 
 
 def test_training_a_config_is_told_to_assemble_it_first():

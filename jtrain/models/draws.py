@@ -7,20 +7,34 @@ does not change the draws of the others.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import scipy.special
 
 Host = np.ndarray | np.generic
 Value = Any  # an array; a Key; or OPAQUE
+
+_PART = 1 << 15  # numbers
+_INSIDE: np.ndarray = np.array([
+    2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087, -0.00125372503, -0.00417768164,
+    0.246640727, 1.50140941,
+], np.float32)  # fmt: skip
+_OUTSIDE: np.ndarray = np.array([
+    -0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773, -0.0076224613, 0.00943887047,
+    1.00167406, 2.83297682,
+], np.float32)  # fmt: skip
 
 OPAQUE = object()  # what depends on more than keys, or is computed by what is not in _OPS
 
 
 class Key(bytes):
     """A random key, or part of one: a digest of how it was made."""
+
+
+class Same(str):
+    """An input, by name, as it is."""
 
 
 def draw(program: Any, root: bytes, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
@@ -41,6 +55,33 @@ def draw(program: Any, root: bytes, names: Iterable[str]) -> Iterator[tuple[str,
         value = OPAQUE if not name else _evaluated(_needed(out, made_by), given, [out])[0]
         if isinstance(value, Host):
             yield name, np.array(np.broadcast_to(value, out.aval.shape), out.aval.dtype)
+
+
+def outputs(program: Any, given: Iterable[str], names: Iterable[str]) -> dict[str, Same | np.ndarray]:
+    """{name: what it is} of the outputs of a traced function that are constants, or its inputs as they are.
+
+    Args:
+      program: from `jax.make_jaxpr`.
+      given: names of its inputs, in order.
+      names: of its outputs, in order.
+    """
+    jaxpr = program.jaxpr
+    made_by = {out: equation for equation in jaxpr.eqns for out in equation.outvars}
+    values: dict[Any, Value] = dict(zip(jaxpr.invars, map(Same, given), strict=True))
+    values |= zip(jaxpr.constvars, program.consts, strict=True)
+    found: dict[str, Same | np.ndarray] = {}
+    for name, out in zip(names, jaxpr.outvars, strict=True):
+        value = _evaluated(_needed(out, made_by), values, [out])[0]
+        if isinstance(value, Same):
+            found[name] = value
+        elif isinstance(value, Host):
+            found[name] = np.array(np.broadcast_to(value, out.aval.shape), out.aval.dtype)
+    return found
+
+
+def key_data(root: bytes) -> np.ndarray:
+    """Data of a key, uint32 [2], of `root` alone; what JAX makes of a seed needs a compiled program."""
+    return np.frombuffer(_digest(root)[:8], "<u4").astype(np.uint32)
 
 
 def _needed(out: Any, made_by: Mapping[Any, Any]) -> list[Any]:
@@ -83,6 +124,8 @@ def _result(equation: Any, operands: list[Value]) -> list[Value]:
         given = dict(zip(inner.jaxpr.invars, operands, strict=True))
         given |= zip(inner.jaxpr.constvars, inner.consts, strict=True)
         return _evaluated(inner.jaxpr.eqns, given, inner.jaxpr.outvars)
+    if any(isinstance(value, Same) for value in operands):
+        return operands if name == "copy" else [OPAQUE] * len(equation.outvars)
     if any(isinstance(value, Key) for value in operands):
         if name == "random_bits":
             return [_bits(operands[0], **params)]
@@ -146,6 +189,26 @@ def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
     return apply
 
 
+def _erf_inv(x: Host, **_: Any) -> Any:
+    """The inverse error function in float32, by the polynomials of Giles 2012 (GPU Computing Gems, chapter 10), which
+    XLA uses too; in parts that stay in the processor's cache."""
+    x = np.asarray(x, np.float32)
+    flat, found = x.reshape(-1), np.empty(x.size, np.float32)
+    for start in range(0, x.size, _PART):
+        part = flat[start : start + _PART]
+        w = -np.log1p(-part * part)
+        middle, tail = w - np.float32(2.5), np.sqrt(np.maximum(w, 5)) - np.float32(3)
+        inside = np.full_like(part, _INSIDE[0])
+        for weight in _INSIDE[1:]:
+            inside *= middle
+            inside += weight
+        outer = w >= 5
+        if outer.any():
+            inside[outer] = np.polyval(_OUTSIDE, tail[outer])
+        found[start : start + _PART] = inside * part
+    return found.reshape(x.shape)
+
+
 def _quotient(x: Host, y: Host, **_: Any) -> Any:
     return np.divide(x, y) if np.issubdtype(np.asarray(x).dtype, np.floating) else OPAQUE
 
@@ -162,8 +225,8 @@ _OPS: dict[str, Callable[..., Any]] = {
     "sqrt": _plain(np.sqrt),
     "exp": _plain(np.exp),
     "log": _plain(np.log),
-    "erf": _plain(scipy.special.erf),
-    "erf_inv": _plain(scipy.special.erfinv),
+    "erf": _plain(np.vectorize(math.erf)),
+    "erf_inv": _erf_inv,
     "nextafter": _plain(np.nextafter),
     "or": _plain(np.bitwise_or),
     "shift_right_logical": _plain(np.right_shift),

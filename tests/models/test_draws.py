@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 from flax import linen as nn
 from flax import nnx
 from helpers import blobs, put, tiny, tiny_run
 
-from jtrain import tree
 from jtrain.assembly import assemble
 from jtrain.models import draws
 from jtrain.models.initializers import INITIALIZERS
@@ -48,6 +48,12 @@ def test_values_are_distributed_as_those_of_the_device(name):
     assert not np.array_equal(drawn(lambda key: function(key), root=b"1")["out"], found)
     # another, wider distribution would be noticed
     assert scipy.stats.ks_2samp(1.2 * found.ravel(), there.ravel()).pvalue < 1e-3
+
+
+def test_the_inverse_error_function_is_scipys():
+    values = np.concatenate([np.linspace(-0.999, 0.999, 70_001), 1 - np.logspace(-7, -3, 50)]).astype(np.float32)
+    np.testing.assert_allclose(draws._erf_inv(values), scipy.special.erfinv(values.astype(float)), rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(draws._erf_inv(-values), -draws._erf_inv(values))
 
 
 def test_every_initializer_of_the_table_is_drawn_here_but_those_that_need_linear_algebra():
@@ -119,7 +125,7 @@ class Own(nnx.Module):
 
 def test_a_state_is_made_of_both_kinds_and_of_the_seed():
     runs = [assemble(tiny(seed=seed), model=Own, data=blobs()) for seed in (0, 0, 1)]
-    here = dict(runs[0].draw({}))
+    here = dict(runs[0].make({}))
     assert "params/inner/kernel" in here
     assert "params/head/kernel" not in here
     one, same, other = (to_flat(run.init_state()) for run in runs)
@@ -130,13 +136,11 @@ def test_a_state_is_made_of_both_kinds_and_of_the_seed():
         assert not np.array_equal(one[path], other[path])
 
 
-def test_whole_and_cut_states_are_the_same_and_nothing_is_compiled_to_draw(monkeypatch):
+def test_whole_and_cut_states_are_the_same_and_nothing_is_compiled_to_draw():
     c = put(tiny(batch_size=16), mesh__devices=8, mesh__fsdp=4, model__mlp__features=(64,))
     c.mesh.rules = (("dense.*kernel", 1), (".*", None))
     cut = assemble(c, data=blobs()).init_state()
     whole = tiny_run(batch_size=16, model__mlp__features=(64,))
-    assert len(dict(whole.draw({}))) == len(tree.flatten(whole.shapes.params)) + len(
-        tree.flatten(whole.shapes.model_state)
-    )
+    assert dict(whole.make({})).keys() == to_flat(whole.shapes).keys()
     for path, leaf in to_flat(whole.init_state()).items():
         np.testing.assert_array_equal(np.asarray(leaf), np.asarray(to_flat(cut)[path]), err_msg=path)
