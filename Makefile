@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 # Processes that test. Compiling, which is most of it, keeps about one core busy; each takes up to 4 GB.
 WORKERS ?= 2
 
-.PHONY: train test test-slow faults lint bench clean
+# Keras, torch and others that jtrain is measured against; nothing of jtrain needs them.
+BENCH := .venv-bench
+
+.PHONY: train test test-slow faults lint bench bench-quick clean
 
 train: $(VENV)/installed
 	$(BIN)/python -m jtrain.main --config=configs/digits.py
@@ -24,10 +27,11 @@ lint: $(VENV)/installed-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed
-	$(BIN)/python benchmarks/start_time.py
-	$(BIN)/python benchmarks/step_cost.py --model mlp
-	$(BIN)/python benchmarks/step_cost.py --model cnn
+bench: $(VENV)/installed $(BENCH)/installed
+	$(BIN)/python benchmarks/report.py --measure
+
+bench-quick: $(VENV)/installed $(BENCH)/installed
+	$(BIN)/python benchmarks/quick.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -44,5 +48,10 @@ $(VENV)/installed-lint: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,lint]'
 	touch $@
 
+$(BENCH)/installed: benchmarks/requirements.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH) build dist .pytest_cache .mypy_cache .ruff_cache
