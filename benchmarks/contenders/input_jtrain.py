@@ -1,5 +1,6 @@
-"""jtrain's input: resident data, gather, pad_crop, flip_lr and normalising in one compiled function. case: batch."""
+"""jtrain's input: gather, pad_crop, flip_lr and normalising, compiled together. case: batch, cores."""
 
+import os
 import time
 from typing import Any
 
@@ -60,4 +61,6 @@ class InJtrain:
 
 def prepare(case: dict[str, Any]) -> InJtrain:
     """The contender."""
+    if case.get("cores"):  # XLA starts as many threads as it may use cores
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: case["cores"]])
     return InJtrain(case)

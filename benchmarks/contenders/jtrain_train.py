@@ -64,4 +64,4 @@ def make_run(case: dict[str, Any]) -> Run:
     paths = {path: leaf for path, leaf in to_flat(run.shapes).items() if path.startswith("params/")}
     drawn = common.weights({path.removeprefix("params/"): leaf.shape for path, leaf in paths.items()})
     given = {f"params/{path}": array for path, array in drawn.items()}
-    return dataclasses.replace(run, init=lambda _: run.init(given))
+    return dataclasses.replace(run, make=lambda _: run.make(given))
