@@ -201,10 +201,19 @@ def machine() -> dict[str, Any]:
     }
 
 
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
 def arguments(doc: str | None, rounds: int = 7) -> argparse.Namespace:
     """`--rounds` and `--out` of a row's script; its head is printed: the machine, and the load."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=rounds, help="turns of each contender")
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=positive, default=rounds, help="turns of each contender")
     parser.add_argument("--out", type=Path, help="write the row to this file, for benchmarks/report.py")
     given = parser.parse_args()
     found = machine()

@@ -213,7 +213,9 @@ def packed(split: str, examples: Iterator[tuple[bytes, int]]) -> dict[str, np.nd
 
 def main(words: list[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True)
     one = commands.add_parser("pack", help="JPEGs and labels of a TFDS folder into one file")
     one.add_argument("--tfds", type=Path, required=True)

@@ -46,7 +46,9 @@ def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 def main() -> int:
     """Measures, compares and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     stored = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}

@@ -67,7 +67,8 @@ def assemble(
     filters = pipeline.whitening(config, dataset, scaling)
     pure = prepare(inner, scaling, task.rescale, PRECISIONS[config.precision], filters)
     draw = make_draw(config, pure)
-    traced = check_shapes(draw, pure, model_name, task, sample, targets, config.augment)
+    ours = config.model.name in configs.CHOICES["model"][1]
+    traced = check_shapes(draw, pure, model_name, task, sample, targets, config.augment, ours=ours)
     paths = sorted(tree.flatten(traced.params))
     cut = sharding.cut_parameters(traced.params, mesh, config.mesh.rules)
     options = _step_options(config, clock, mesh)
@@ -258,6 +259,8 @@ def _step_options(config: ml_collections.ConfigDict, clock: Clock, mesh: jax.sha
             if given.get(name):
                 key = f"optimizer.{config.optimizer.name}.{name}"
                 raise ConfigError(f"ema.kind: schedule-free training takes the place of momentum; set {key} to 0")
+    if config.ema.kind == "lookahead" and config.ema.every > clock.total:
+        raise ConfigError(f"ema.every: {config.ema.every} updates are more than the {clock.total} of the run")
     return StepOptions(
         accumulate=config.train.accumulate,
         unroll=meshes.is_cpu(mesh),  # a convolution in a loop is 4 to 47 times slower there

@@ -117,6 +117,8 @@ def extras(run: Run) -> str:
     found, config, options = [], run.config, run.options
     if options.accumulate > 1:
         found.append(f"{options.accumulate} micro-batches an update")
+    if config.train.steps_per_call > run.per_call:
+        found.append("1 update a call, as streamed data and, on CPU, convolutions are not trained in a loop")
     if config.mesh.shards:
         found.append(f"{config.mesh.shards} virtual shards, the same bits on any number of devices that divides them")
     if config.train.remat != "none":

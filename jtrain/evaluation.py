@@ -115,8 +115,8 @@ def evaluate(
         if len(pending) > IN_FLIGHT:  # else batches of a fast feed pile up on the device
             jax.block_until_ready(pending[-1 - IN_FLIGHT])
     totals: metrics.Totals = {}
-    fetched = jax.device_get(pending)
-    metrics.add_to(totals, {name: np.stack([sums[name] for sums in fetched]) for name in fetched[0]})
+    for sums in jax.device_get(pending):
+        metrics.add_to(totals, {name: values[None] for name, values in sums.items()})
     found = metrics.means(totals, task.metrics)
     return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in found.items()}
 

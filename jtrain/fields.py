@@ -86,7 +86,7 @@ FIELDS: dict[str, tuple[Any, Any]] = {
     "train.eval_every": (Annotated[str, Time("1epochs")], "1epochs"),
     "train.accumulate": (Annotated[int, Range(1, 2**16)], 1),
     "train.remat": (Remat, "none"),
-    "train.steps_per_call": (Annotated[int, Range(0, 2**16)], 0),
+    "train.steps_per_call": (Annotated[int, Range(0, 100)], 0),  # numbers are read every 100 updates
     "train.on_nan": (Literal["raise", "skip", "rollback"], "raise"),
     "train.on_nan_limit": (Count, 10),
     "train.rollback_scale": (Annotated[float, Range(0, 1, above=True, below=True)], 0.5),

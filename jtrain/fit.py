@@ -17,7 +17,6 @@ from jtrain.data.augment import build_mix
 from jtrain.data.ops.alternate import Visit
 from jtrain.errors import ConfigError, JtrainError
 from jtrain.gradient import prepared
-from jtrain.models import MODELS
 from jtrain.models.pure import Model, as_model
 from jtrain.remat import BLOCK, Remat
 from jtrain.table import parameters
@@ -73,7 +72,15 @@ class Traced:
 
 
 def check_shapes(
-    draw: Draw, model: Model, name: str, task: Task, sample: np.ndarray, targets: np.ndarray, augment: str
+    draw: Draw,
+    model: Model,
+    name: str,
+    task: Task,
+    sample: np.ndarray,
+    targets: np.ndarray,
+    augment: str,
+    *,
+    ours: bool,
 ) -> Traced:
     """Traces the model; raises ConfigError when model, data, task and loss do not fit.
 
@@ -85,12 +92,13 @@ def check_shapes(
       sample: inputs [1, …] as they are fetched.
       targets: their targets [1, …].
       augment: of the config.
+      ours: the model is of jtrain.models.
     """
 
     def run(params: Any, model_state: Any, inputs: jax.Array, key: jax.Array) -> Any:
         outputs = model.apply(params, model_state, inputs, key=key, train=True)[0]
         # Of ours it is known that they take the same in an evaluation; of others it had better be found out now.
-        return outputs if name in MODELS else model.apply(params, model_state, inputs, key=None, train=False)[0]
+        return outputs if ours else model.apply(params, model_state, inputs, key=None, train=False)[0]
 
     shape = tuple(sample.shape[1:])
     a_key = jax.eval_shape(jax.random.key, 0)  # abstract: a real one would be computed by compiled programs

@@ -133,6 +133,7 @@ class _Training:
         if self.readout.suspect:
             return state
         self.record.event("phase", f"{self.run.phase_words(step)} from update {step} on", step)
+        self.watch.begin_again()
         return self.run.enter(state, step)
 
     def give(self, step: int, count: int) -> tuple[Any, Any]:

@@ -60,10 +60,10 @@ def add_to(totals: Totals, many: Mapping[str, np.ndarray]) -> None:
     So it does not matter in how many parts they come.
     """
     for name, found in many.items():
-        values = np.asarray(found, np.float64)
-        if name in totals:
-            values = np.concatenate([[totals[name]], values])
-        totals[name] = np.cumsum(values, axis=0)[-1].tolist()
+        total = np.array(totals.get(name, np.zeros(found.shape[1:])), np.float64)
+        for values in found:
+            total += values
+        totals[name] = list(map(float, total))
 
 
 def means(totals: Mapping[str, list[float]], metrics: Mapping[str, Metric] = {}) -> dict[str, Any]:

@@ -203,7 +203,9 @@ class Run:
         found = {path: meshes.place(array, shardings[path]) for path, array in made}
         if found.keys() == shardings.keys():
             return from_flat(found, self.shapes)
-        return self.init({path: leaf for path, leaf in found.items() if path.startswith(("params/", "model_state/"))})
+        # What is drawn elsewhere may depend on what was drawn here: then all of it is drawn there.
+        given = start.arrays if start else {}
+        return self.init({path: meshes.place(given[path].copy(), shardings[path]) for path in given})
 
     @property
     def watch(self) -> str:

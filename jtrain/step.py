@@ -129,7 +129,7 @@ def _norm(grads: Any) -> jax.Array:
     leaves = jax.tree.leaves(grads)
     small = [leaf.reshape(-1) for leaf in leaves if leaf.ndim <= 1]
     large = [leaf for leaf in leaves if leaf.ndim > 1]
-    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in ([*large, jnp.concatenate(small)] if small else large)))
+    return optax.tree.norm([*large, jnp.concatenate(small)] if small else large)
 
 
 def _averaged(average: Any, params: Any, step: jax.Array, decay: float) -> Any:
@@ -253,6 +253,8 @@ def advance(
     """
     states = list(states)
     sums: list[Sums] = [[] for _ in states]
+    if most < 1:
+        raise ValueError(f"most: {most} updates a call; at least 1, and at most what the feeds' rows hold")
     if len(feeds) not in (1, len(states)):
         raise ValueError(f"{len(feeds)} feeds for {len(states)} states; give one, or one each")
     step = start

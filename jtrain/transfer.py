@@ -10,7 +10,7 @@ import numpy as np
 
 from jtrain.errors import ConfigError, DataError
 from jtrain.io.manifest import some
-from jtrain.models.prepare import NORMALIZE, RESCALE
+from jtrain.models.prepare import NORMALIZE, RESCALE, WHITENING
 from jtrain.models.torch_names import from_torch, is_scaling, outermost, split_path, tensor_names
 from jtrain.table import nearest
 from jtrain.transfer_report import REINIT, RENAME, Report, mismatch, notes, short, too_little
@@ -81,7 +81,7 @@ def start(options: Options, model_name: str, like: Mapping[str, Any], names: int
         if path not in left
     }
     arrays = _without_half_scalings(arrays, like)
-    missing = [path for path in sorted(like) if path not in arrays and path not in left and not is_scaling(path)]
+    missing = [path for path in sorted(like) if path not in arrays and path not in left and not _is_measured(path)]
     missing.sort(key=lambda path: not path.startswith("params/"))
     sizes = {path: int(np.prod(leaf.shape)) for path, leaf in like.items() if path.startswith("params/")}
     total = sum(size for path, size in sizes.items() if path not in fresh)
@@ -173,13 +173,20 @@ def _reinitialised(patterns: Sequence[str], like: Mapping[str, Any]) -> set[str]
     return fresh
 
 
+def _is_measured(path: str) -> bool:
+    """Whether a path is of what a run measures on its data where nothing is loaded."""
+    return is_scaling(path) or path.startswith(f"model_state/{WHITENING}/")
+
+
 def _without_half_scalings(arrays: dict[str, np.ndarray], like: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays without a mean that lacks its scale, and without the unit of outputs where a parameter is new."""
+    """The arrays without a mean that lacks its scale, and without the unit of outputs where a parameter is new; and
+    without the scale of inputs where there are no filters that were measured with it, as this run keeps its own."""
     dropped: set[str] = set()
+    whiten = any(path.startswith(f"model_state/{WHITENING}/") and path not in arrays for path in like)
     # Which layer is the last does not show. With a new one, the unit of other targets ruins training; with an old one,
     # this run's own unit costs little, since what is drawn fresh changes the outputs anyway.
     drawn = any(path.startswith("params/") and path not in arrays for path in like)
-    for group, away in ((NORMALIZE, False), (RESCALE, drawn)):
+    for group, away in ((NORMALIZE, whiten), (RESCALE, drawn)):
         paths = {path for path in like if path.startswith(f"model_state/{group}/")}
         if away or not paths <= arrays.keys():
             dropped |= paths

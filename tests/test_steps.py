@@ -12,6 +12,7 @@ from helpers import blobs, put, timeless, tiny, tiny_run
 from jtrain import config as configs
 from jtrain import loop
 from jtrain.assembly import assemble
+from jtrain.io import stopwatch
 from jtrain.loop import train
 from jtrain.step import advance
 
@@ -65,7 +66,7 @@ def test_resident_and_streamed_runs_have_the_same_bits_and_so_have_calls_of_any_
     runs = [
         train(tiny_run(**fields), tmp_path / str(i))
         for i, fields in enumerate(
-            ({}, {"data__placement": "streamed"}, {"train__steps_per_call": 2}, {"train__steps_per_call": 500})
+            ({}, {"data__placement": "streamed"}, {"train__steps_per_call": 2}, {"train__steps_per_call": 100})
         )
     ]
     for other in runs[1:]:
@@ -121,6 +122,26 @@ def test_calls_take_no_longer_than_a_moment(monkeypatch):
     assert asked[:3] == [1, 1, 1]
     assert sum(asked) == 200
     assert 1 <= max(asked) <= 5
+
+
+def test_an_evaluation_among_the_first_steps_is_no_part_of_their_time(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
+    watch = stopwatch.Stopwatch(1)
+
+    def first_steps():
+        found = []
+        for step in (1, 2, 3):
+            now[0] += 0.5
+            found.append(watch.first_steps(step))
+            with watch.paused():
+                now[0] += 60
+        return found
+
+    assert first_steps() == [None, None, 0.5]
+    assert not watch.starting
+    watch.begin_again()
+    assert first_steps() == [None, None, 0.5]
 
 
 def test_a_resumed_run_may_take_other_calls_but_nothing_else_is_changed(tmp_path):

@@ -61,6 +61,8 @@ def parse(text: str, key: str = "augment") -> tuple[Call, ...]:
       ConfigError: naming `key`, what is wrong and what is valid; also for two mixing ops, or one that is not last.
     """
     ops = read(text, AUGMENTATIONS | VISITING | MIXES, key, "pad_crop(4)|flip_lr")
+    if sum(name in VISITING for name, _ in ops) > 1:
+        raise ConfigError(f"{key}: two ops that mirror in turn undo each other; name one of them")
     mixing = [name for name, _ in ops if name in MIXES]
     if len(mixing) > 1:
         raise ConfigError(f"{key}: {' and '.join(mixing)} both mix the batch; name one of them")

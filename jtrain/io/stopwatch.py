@@ -16,7 +16,7 @@ class Stopwatch:
         self._seen = 0
         self._since: float | None = None
         self._since_step = 0
-        self._away = 0.0
+        self._away = self._away_first = 0.0  # since the last lap, since the first step
         self._wait = 0.0
 
     @property
@@ -30,8 +30,12 @@ class Stopwatch:
         self._seen += 1
         if self._seen == 1:
             self._first, self._since, self._since_step = now, now, step
-            self._away = self._wait = 0.0
-        return (now - self._first) / (self._seen - 1) if self._seen == FIRST_STEPS else None
+            self._away = self._wait = self._away_first = 0.0
+        return (now - self._first - self._away_first) / (self._seen - 1) if self._seen == FIRST_STEPS else None
+
+    def begin_again(self) -> None:
+        """Another program takes the next steps: the first of them are timed one by one."""
+        self._seen = 0
 
     def lap(self, step: int) -> tuple[float | None, float | None]:
         """(examples a second, share of time waiting for data) since the last call; None where no step was timed."""
@@ -51,7 +55,9 @@ class Stopwatch:
         try:
             yield
         finally:
-            self._away += time.perf_counter() - begun
+            away = time.perf_counter() - begun
+            self._away += away
+            self._away_first += away
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:

@@ -52,7 +52,7 @@ def draw(program: Any, root: bytes, names: Iterable[str]) -> Iterator[tuple[str,
     given[jaxpr.invars[0]] = Key(_digest(root))
     given |= zip(jaxpr.constvars, program.consts, strict=True)
     for name, out in zip(names, jaxpr.outvars, strict=True):
-        value = OPAQUE if not name else _evaluated(_needed(out, made_by), given, [out])[0]
+        value = OPAQUE if not name else _evaluated(_needed([out], made_by), given, [out])[0]
         if isinstance(value, Host):
             yield name, np.array(np.broadcast_to(value, out.aval.shape), out.aval.dtype)
 
@@ -71,7 +71,7 @@ def outputs(program: Any, given: Iterable[str], names: Iterable[str]) -> dict[st
     values |= zip(jaxpr.constvars, program.consts, strict=True)
     found: dict[str, Same | np.ndarray] = {}
     for name, out in zip(names, jaxpr.outvars, strict=True):
-        value = _evaluated(_needed(out, made_by), values, [out])[0]
+        value = _evaluated(_needed([out], made_by), values, [out])[0]
         if isinstance(value, Same):
             found[name] = value
         elif isinstance(value, Host):
@@ -84,11 +84,11 @@ def key_data(root: bytes) -> np.ndarray:
     return np.frombuffer(_digest(root)[:8], "<u4").astype(np.uint32)
 
 
-def _needed(out: Any, made_by: Mapping[Any, Any]) -> list[Any]:
-    """The equations on which an output depends, in an order in which they can be computed."""
+def _needed(outs: list[Any], made_by: Mapping[Any, Any]) -> list[Any]:
+    """The equations on which outputs depend, in an order in which they can be computed."""
     order: list[Any] = []
     seen: set[int] = set()
-    stack = [(made_by.get(out) if _is_variable(out) else None, False)]
+    stack = [(made_by.get(out) if _is_variable(out) else None, False) for out in outs]
     while stack:
         equation, done = stack.pop()
         if equation is None or (not done and id(equation) in seen):
@@ -103,34 +103,45 @@ def _needed(out: Any, made_by: Mapping[Any, Any]) -> list[Any]:
 
 
 def _evaluated(equations: Iterable[Any], given: Mapping[Any, Value], outs: list[Any]) -> list[Value]:
-    """The values of `outs`, where `given` are those of variables."""
-    values = dict(given)
+    """The values of `outs`, where `given` are those of variables and `equations` those that are needed."""
+    values, equations = dict(given), list(equations)
+    used = {var for equation in equations for var in equation.invars if _is_variable(var)}
+    used |= {var for var in outs if _is_variable(var)}
 
     def read(var: Any) -> Value:
         return values[var] if _is_variable(var) else np.asarray(var.val)
 
     for equation in equations:
-        results = _result(equation, [read(var) for var in equation.invars])
+        wanted = [var in used for var in equation.outvars]
+        results = _result(equation, [read(var) for var in equation.invars], wanted)
         values.update(zip(equation.outvars, results, strict=True))
     return [read(var) for var in outs]
 
 
-def _result(equation: Any, operands: list[Value]) -> list[Value]:
+def _result(equation: Any, operands: list[Value], wanted: list[bool]) -> list[Value]:
+    """The outputs of an equation; those that are not wanted may be anything."""
     name, params = equation.primitive.name, equation.params
+    if name in _CALLS:
+        closed = params[_CALLS[name]]
+        inner = getattr(closed, "jaxpr", closed)
+        given = dict(zip(inner.invars, operands, strict=True))
+        given |= zip(inner.constvars, getattr(closed, "consts", ()), strict=True)
+        made_by = {out: each for each in inner.eqns for out in each.outvars}
+        outs = [out for out, is_wanted in zip(inner.outvars, wanted, strict=True) if is_wanted]
+        found = iter(_evaluated(_needed(outs, made_by), given, outs))
+        return [next(found) if is_wanted else OPAQUE for is_wanted in wanted]
     if any(value is OPAQUE for value in operands):
         return [OPAQUE] * len(equation.outvars)
-    inner = params.get("jaxpr")
-    if inner is not None and name in ("jit", "pjit"):
-        given = dict(zip(inner.jaxpr.invars, operands, strict=True))
-        given |= zip(inner.jaxpr.constvars, inner.consts, strict=True)
-        return _evaluated(inner.jaxpr.eqns, given, inner.jaxpr.outvars)
     if any(isinstance(value, Same) for value in operands):
         return operands if name == "copy" else [OPAQUE] * len(equation.outvars)
     if any(isinstance(value, Key) for value in operands):
-        if name == "random_bits":
+        shape = equation.outvars[0].aval.shape
+        if name == "random_bits" and shape == params["shape"]:  # else of many keys at once, as under `vmap`
             return [_bits(operands[0], **params)]
-        made = _digest(name.encode(), repr(sorted(params.items(), key=str)).encode(), *map(_bytes, operands))
-        return [Key(_digest(made, bytes([i]))) for i in range(len(equation.outvars))]
+        if name not in _OF_KEYS:
+            return [OPAQUE] * len(equation.outvars)
+        made = _digest(name.encode(), repr([(key, params[key]) for key in _OF_KEYS[name]]).encode())
+        return [Key(_digest(made, *map(_bytes, operands)))]
     function = _OPS.get(name)
     return [OPAQUE] * len(equation.outvars) if function is None else [function(*operands, **params)]
 
@@ -196,7 +207,8 @@ def _erf_inv(x: Host, **_: Any) -> Any:
     flat, found = x.reshape(-1), np.empty(x.size, np.float32)
     for start in range(0, x.size, _PART):
         part = flat[start : start + _PART]
-        w = -np.log1p(-part * part)
+        # In double precision, whose last bits, unlike those of float32, do not depend on the processor once rounded.
+        w = -np.log1p(-np.square(part, dtype=np.float64)).astype(np.float32)
         middle, tail = w - np.float32(2.5), np.sqrt(np.maximum(w, 5)) - np.float32(3)
         inside = np.full_like(part, _INSIDE[0])
         for weight in _INSIDE[1:]:
@@ -223,18 +235,35 @@ _OPS: dict[str, Callable[..., Any]] = {
     "max": _plain(np.maximum),
     "min": _plain(np.minimum),
     "sqrt": _plain(np.sqrt),
-    "exp": _plain(np.exp),
-    "log": _plain(np.log),
+    "exp": _plain(lambda x: np.exp(np.float64(x))),
+    "log": _plain(lambda x: np.log(np.float64(x))),
     "erf": _plain(np.vectorize(math.erf)),
     "erf_inv": _erf_inv,
     "nextafter": _plain(np.nextafter),
     "or": _plain(np.bitwise_or),
     "shift_right_logical": _plain(np.right_shift),
-    "stop_gradient": _plain(np.positive),
+    "stop_gradient": lambda x, **_: x,
     "convert_element_type": _cast,
     "bitcast_convert_type": _same_bits,
     "broadcast_in_dim": _wide,
     "reshape": lambda x, *, new_sizes, **_: np.asarray(x).reshape(new_sizes),
     "squeeze": lambda x, *, dimensions, **_: np.squeeze(x, dimensions),
-    "copy": _plain(np.positive),
+    "copy": lambda x, **_: x,
+}
+# What runs a program as it is, and the parameter that holds it.
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "checkpoint": "jaxpr",
+    "remat2": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+}
+# What makes keys of a key, or takes one out of many, with the parameters that say which; all have one output.
+_OF_KEYS: dict[str, tuple[str, ...]] = {
+    "random_split": ("shape",),
+    "random_fold_in": (),
+    "slice": ("start_indices", "limit_indices", "strides"),
+    "squeeze": ("dimensions",),
+    "reshape": ("new_sizes",),
 }

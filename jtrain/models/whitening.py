@@ -1,8 +1,12 @@
 """Filters that whiten the patches of images, measured on images."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
+
+_PLACES = 1024  # of an image, evenly spaced, of which patches are taken
+_NUMBERS = 1 << 23  # in patches at a time
 
 
 def whitening_filters(parts: Iterable[np.ndarray], size: int, eps: float) -> np.ndarray:
@@ -20,9 +24,11 @@ def whitening_filters(parts: Iterable[np.ndarray], size: int, eps: float) -> np.
       eps: added to every λ, so that directions in which images hardly vary do not become mere noise.
     """
     total, square, count = np.zeros(()), np.zeros(()), 0
-    for images in parts:
+    for images in _few(parts, size):
         windows = np.lib.stride_tricks.sliding_window_view(images, (size, size), axis=(1, 2))
-        patches = np.moveaxis(windows, 3, -1).reshape(-1, size * size * images.shape[-1]).astype(np.float64)
+        every = math.ceil(math.sqrt(windows.shape[1] * windows.shape[2] / _PLACES))
+        windows = windows[:, ::every, ::every]
+        patches = np.moveaxis(windows, 3, -1).reshape(-1, size * size * images.shape[-1]).astype(np.float64, copy=False)
         total, square, count = total + patches.sum(axis=0), square + patches.T @ patches, count + len(patches)
     mean = total / count
     values, vectors = np.linalg.eigh(square / count - np.outer(mean, mean))
@@ -31,3 +37,12 @@ def whitening_filters(parts: Iterable[np.ndarray], size: int, eps: float) -> np.
     filters = vectors * np.sign(greatest) / np.sqrt(values + eps)
     channels = len(filters) // size**2
     return np.concatenate([filters, -filters], axis=1).reshape(size, size, channels, 2 * len(filters))
+
+
+def _few(parts: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The same images, few at a time: their patches are size² times as many numbers."""
+    for images in parts:
+        each = min(_PLACES * images.shape[-1], images[0].size) * size**2
+        step = max(1, _NUMBERS // each)
+        for start in range(0, len(images), step):
+            yield images[start : start + step]

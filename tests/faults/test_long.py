@@ -57,6 +57,6 @@ def test_a_long_run_does_not_grow_and_compiles_once(tmp_path, lanes, argv, steps
         assert after - before <= room, f"{what}: {before} → {after}"
     compiled = [line.split() for line in compiles.read_text().splitlines()]
     names = [name for _, name in compiled]
-    assert names.count("jit(train_step)") == 1, names
+    assert names.count("jit(train_steps)") == 1, names
     late_ones = [name for at, name in compiled if warm[0].time < float(at) < warm[-1].time]
     assert not late_ones

@@ -12,6 +12,7 @@ from flax import linen as nn
 from flax import nnx
 from helpers import blobs, put, tiny, tiny_run
 
+from jtrain import config as configs
 from jtrain.assembly import assemble
 from jtrain.models import draws
 from jtrain.models.initializers import INITIALIZERS
@@ -123,11 +124,77 @@ class Own(nnx.Module):
         return self.head(nnx.relu(self.inner(x)))
 
 
-def test_a_state_is_made_of_both_kinds_and_of_the_seed():
+class Members(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        stacked = nn.vmap(nn.Dense, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=3)
+        return stacked(3, name="members")(x).mean(axis=0)
+
+
+class WeightNorm(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        v = self.param("v", JAX.lecun_normal(), (6, 3))
+        ortho = self.param("o", JAX.orthogonal(), (3, 3))
+        length = self.param("g", lambda key: jnp.sqrt((v * v).sum(axis=0)))
+        return x @ (v / jnp.sqrt((v * v).sum(axis=0))[None] * length[None]) @ ortho
+
+
+def test_remat_does_not_change_what_a_model_begins_with():
+    images = np.zeros((16, 8, 8, 3), np.uint8), np.arange(16) % 3
+    states = []
+    for remat in ("none", "blocks"):
+        c = put(tiny(batch_size=8), model__name="resnet", train__remat=remat)
+        c.model.mlp = configs.base().model.mlp
+        c.model.resnet.depth, c.model.resnet.width = 20, 4
+        run = assemble(c, data=images)
+        assert dict(run.make({})).keys() == to_flat(run.shapes).keys()
+        states.append(to_flat(run.init_state()))
+    for path, leaf in states[0].items():
+        np.testing.assert_array_equal(leaf, states[1][path], err_msg=path)
+
+
+def test_members_drawn_under_vmap_differ():
+    kernel = assemble(tiny(), model=Members(), data=blobs()).init_state().params["members"]["kernel"]
+    assert not np.array_equal(kernel[0], kernel[1])
+
+
+def test_what_is_computed_of_a_draw_belongs_to_it():
+    params = assemble(tiny(), model=WeightNorm(), data=blobs()).init_state().params
+    np.testing.assert_allclose(params["g"], np.linalg.norm(np.asarray(params["v"]), axis=0), rtol=1e-5)
+
+
+def test_keys_made_in_ways_unknown_here_are_left_to_the_device():
+    def function(key):
+        raw = jax.random.key_data(key)
+        mine = jax.random.wrap_key_data(raw ^ jnp.uint32(1))
+        return jax.random.normal(mine, (3,)), jax.random.normal(key, (3,))
+
+    assert list(drawn(function, names=("own", "plain"))) == ["plain"]
+
+
+def test_a_compiled_initializer_is_evaluated_for_what_is_asked_of_it_alone():
+    many = jax.jit(lambda key: tuple(jax.random.normal(jax.random.fold_in(key, i), (2,)) for i in range(300)))
+    found = drawn(lambda key: many(key), names=[str(i) for i in range(300)])
+    assert len({values.tobytes() for values in found.values()}) == 300
+
+
+def test_a_finished_module_may_hold_a_mask():
+    class Masked(nnx.Module):
+        def __init__(self, *, rngs):
+            self.inner = nnx.Linear(6, 3, rngs=rngs)
+            self.mask = nnx.Variable(jnp.ones(6, bool))
+
+        def __call__(self, x):
+            return self.inner(x * self.mask[...][None])
+
+    state = assemble(tiny(), model=Masked(rngs=nnx.Rngs(0)), data=blobs()).init_state()
+    assert np.asarray(state.model_state["mask"]).all()
+
+
+def test_a_state_that_cannot_be_made_here_is_compiled_and_of_the_seed():
     runs = [assemble(tiny(seed=seed), model=Own, data=blobs()) for seed in (0, 0, 1)]
-    here = dict(runs[0].make({}))
-    assert "params/inner/kernel" in here
-    assert "params/head/kernel" not in here
+    assert "params/head/kernel" not in dict(runs[0].make({}))
     one, same, other = (to_flat(run.init_state()) for run in runs)
     kernel = np.asarray(one["params/head/kernel"])
     np.testing.assert_allclose(kernel.T @ kernel, np.eye(3), atol=1e-5)

@@ -48,7 +48,7 @@ def epochs_of(step: jax.Array, batch: int, examples: int) -> jax.Array:
     # step · batch as epoch · examples + place, by doubling: as a product it would pass 2³¹ in long runs.
     epoch = place = jnp.zeros((), jnp.int32)
     for bit in f"{batch:b}":
-        epoch, place = 2 * epoch, 2 * place
+        epoch, place = 2 * epoch + 2 * place // examples, 2 * place % examples
         if bit == "1":
             epoch, place = epoch + step // examples, place + step % examples
         epoch, place = epoch + place // examples, place % examples
