@@ -2,7 +2,7 @@
 
     python -m jtrain.main --config=configs/diabetes.py
 
-Expected: test R² 0.46 to 0.54, mean 0.51 (seeds 0 to 4), 88 test patients; ridge regression reaches 0.50 there.
+Expected: test R² 0.47 to 0.53, mean 0.50 (seeds 0 to 4), 88 test patients; ridge regression reaches 0.50 there.
 Time: 2 s on 2 CPU cores.
 """
 
