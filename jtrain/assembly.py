@@ -259,8 +259,6 @@ def _step_options(config: ml_collections.ConfigDict, clock: Clock, mesh: jax.sha
             if given.get(name):
                 key = f"optimizer.{config.optimizer.name}.{name}"
                 raise ConfigError(f"ema.kind: schedule-free training takes the place of momentum; set {key} to 0")
-    if config.ema.kind == "lookahead" and config.ema.every > clock.total:
-        raise ConfigError(f"ema.every: {config.ema.every} updates are more than the {clock.total} of the run")
     return StepOptions(
         accumulate=config.train.accumulate,
         unroll=meshes.is_cpu(mesh),  # a convolution in a loop is 4 to 47 times slower there

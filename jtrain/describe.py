@@ -123,7 +123,10 @@ def extras(run: Run) -> str:
         found.append(f"{config.mesh.shards} virtual shards, the same bits on any number of devices that divides them")
     if config.train.remat != "none":
         found.append(f"computed again in the backward pass ({config.train.remat})")
-    if options.ema_decay:
+    if options.lookahead:
+        never = ", which this run does not reach" if options.lookahead > run.clock.total else ""
+        found.append(f"lookahead every {options.lookahead} updates{never}, decay {options.ema_decay:g}")
+    elif options.ema_decay:
         found.append(f"averaged parameters, decay {options.ema_decay:g}")
     if options.loss_scaling:
         found.append("dynamic loss scaling")
