@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jtrain import mesh as meshes
-from jtrain import metrics, session
+from jtrain import session
 from jtrain.control import Control
 from jtrain.describe import forecast, header
 from jtrain.errors import ConfigError, Interrupted, NonFiniteError
@@ -110,7 +110,7 @@ class _Training:
         """Runs to the next step at which anything is due, or to the step that a signal or a NaN stops."""
         stop = step + 1 if self.watch.starting else self.run.next_stop(step, READ_EVERY)
 
-        def on_step(done: int, sums: metrics.Sums) -> bool:
+        def on_step(done: int, sums: Any) -> bool:
             self.readout.read(self.control)
             if self.watch.starting:
                 jax.block_until_ready(sums)

@@ -42,7 +42,8 @@ def cross_entropy(
         q = targets.astype(jnp.float32)
         q = (1.0 - label_smoothing) * q + label_smoothing / q.shape[-1]
         return per_example(-(q * log_p).sum(axis=-1))
-    loss = -jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
+    # A mask, not a gather: its gradient is no scatter, and nothing is looked up.
+    loss = -jnp.where(jax.nn.one_hot(targets, log_p.shape[-1], dtype=bool), log_p, 0.0).sum(axis=-1)
     if label_smoothing:
         loss = (1.0 - label_smoothing) * loss - label_smoothing * log_p.mean(axis=-1)
     return per_example(loss)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -19,6 +19,39 @@ Sums = dict[str, jax.Array]  # name -> float32 [k + 1]: k weighted sums, weight
 Totals = dict[str, list[float]]  # the same on the host, in double precision
 
 _TOP = re.compile(r"top([1-9]\d{0,8})_accuracy")
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["array"], meta_fields=["widths"])
+@dataclasses.dataclass(frozen=True)
+class Packed(Mapping[str, Any]):
+    """Sums by name that lie in one array: one result to write, hand over and fetch, not one a metric.
+
+    Attributes:
+      array: [..., all widths together].
+      widths: (name, k + 1) of each, in order.
+    """
+
+    array: Any
+    widths: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def of(cls, sums: Mapping[str, jax.Array]) -> "Packed":
+        """Of sums [k + 1]."""
+        return cls(jnp.concatenate(list(sums.values())), tuple((name, len(each)) for name, each in sums.items()))
+
+    def __getitem__(self, name: str) -> Any:
+        start = 0
+        for each, width in self.widths:
+            if each == name:
+                return self.array[..., start : start + width]
+            start += width
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self.widths)
+
+    def __len__(self) -> int:
+        return len(self.widths)
 
 
 @dataclasses.dataclass(frozen=True)

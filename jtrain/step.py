@@ -1,7 +1,7 @@
 """The training step: one pure function, compiled once, whatever the lr, the data's place or the device count."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -13,9 +13,11 @@ from jtrain.gradient import Batch, Gradient
 from jtrain.optim.schedules import Schedule
 from jtrain.state import TrainState
 
-TrainStep = Callable[[TrainState, Any, Any], tuple[TrainState, metrics.Sums]]
+TrainStep = Callable[[TrainState, Any, Any], tuple[TrainState, Mapping[str, jax.Array]]]
 Give = Callable[[int, int], tuple[Any, Any]]  # (first update, number of updates) -> (data, rows [most, batch] or None)
-Sums = list[tuple[int, metrics.Sums]]  # of one call after the other: (its updates, their sums [most, …], on the device)
+Sums = list[
+    tuple[int, Mapping[str, jax.Array]]
+]  # of one call after the other: (its updates, their sums [most, …], on the device)
 OnNan = Literal["raise", "skip", "rollback"]
 
 IN_FLIGHT = 2  # calls handed to the device ahead of the last one known to be done
@@ -193,31 +195,39 @@ def make_train_steps(train_step: TrainStep, *, loop: bool) -> TrainStep:
     """`train_steps(state, data, rows) -> (state, sums)`, pure: several updates in one call.
 
     Resident data come with rows [most, batch], an update each, one after another; rows of -1 at the end are none. A
-    placed batch, with rows None, is one update. The sums are [most, …], or [1, …]. How many updates there are is data:
-    calls of any number run through one program, and give the same bits however the updates are cut into calls.
+    placed batch, with rows None, is one update. The sums by name are [most, …], or [1, …]. How many updates they are
+    is data: calls of any number run through one program, and give the same bits however the updates are cut into calls.
 
     Args:
       train_step: from `make_train_step`.
       loop: compile a loop; without it a call is one update, and the program holds the step as it is.
     """
 
-    def train_steps(state: TrainState, data: Batch, rows: Any) -> tuple[TrainState, metrics.Sums]:
+    def train_steps(state: TrainState, data: Batch, rows: Any) -> tuple[TrainState, metrics.Packed]:
         first = None if rows is None else rows[0]
         if not loop:
             state, found = train_step(state, data, first)
-            return state, {name: pair[None] for name, pair in found.items()}
-        # Where it is 1, the compiler must not know: it would unroll the loop, and round otherwise.
-        count = (state.step >= 0).astype(jnp.int32) if rows is None else (rows[:, 0] >= 0).sum(dtype=jnp.int32)
-        shapes = jax.eval_shape(train_step, state, data, first)[1]
+            packed = metrics.Packed.of(found)
+            return state, dataclasses.replace(packed, array=packed.array[None])
+        shape = jax.eval_shape(lambda *given: metrics.Packed.of(train_step(*given)[1]), state, data, first)
         size = 1 if rows is None else len(rows)
-        sums = {name: jnp.zeros((size, *pair.shape), pair.dtype) for name, pair in shapes.items()}
 
-        def update(i: Any, carry: tuple[TrainState, metrics.Sums]) -> tuple[TrainState, metrics.Sums]:
-            state, sums = carry
-            state, found = train_step(state, data, None if rows is None else rows[i])
-            return state, {name: sums[name].at[i].set(pair) for name, pair in found.items()}
+        def more(carry: Any) -> jax.Array:
+            i, state, _ = carry
+            # The second half is always true of a placed batch; but knew the compiler that the number of updates is 1,
+            # it would unroll the loop, and round otherwise.
+            due = state.step >= 0 if rows is None else jax.lax.dynamic_index_in_dim(rows, i, keepdims=False)[0] >= 0
+            return (i < size) & due
 
-        return jax.lax.fori_loop(0, count, update, (state, sums))
+        def update(carry: Any) -> Any:
+            i, state, array = carry
+            batch = None if rows is None else jax.lax.dynamic_index_in_dim(rows, i, keepdims=False)
+            state, found = train_step(state, data, batch)
+            return i + 1, state, jax.lax.dynamic_update_index_in_dim(array, metrics.Packed.of(found).array, i, 0)
+
+        start = jnp.zeros((), jnp.uint32), state, jnp.zeros((size, *shape.array.shape), shape.array.dtype)
+        _, state, array = jax.lax.while_loop(more, update, start)
+        return state, dataclasses.replace(shape, array=array)
 
     return train_steps
 
@@ -232,7 +242,7 @@ def advance(
     most: int = 1,
     block: bool = False,
     may: Callable[[int], bool] = lambda step: True,
-    on_step: Callable[[int, metrics.Sums], bool] | None = None,
+    on_step: Callable[[int, Mapping[str, jax.Array]], bool] | None = None,
 ) -> tuple[list[TrainState], list[Sums], int]:
     """Moves every state from update `start` to update `stop`.
 

@@ -5,6 +5,7 @@ import re
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import blobs, put, timeless, tiny, tiny_run
@@ -60,6 +61,18 @@ def test_rows_of_minus_one_are_no_updates():
     state, sums = run.train_steps(run.init_state(), data, rows)
     assert int(state.step) == 3
     assert np.asarray(sums["loss"])[:, 1].tolist() == [10, 10, 10, 0, 0, 0, 0, 0]
+
+
+def test_the_sums_of_a_call_are_one_array_on_the_device_and_a_mapping_to_the_reader():
+    run = tiny_run(train__steps_per_call=4)
+    state = run.init_state()
+    alone = run.train_step(jax.tree.map(jnp.copy, state), run.give(0)[0], run.give(0)[1][0])[1]
+    _, sums = run.train_steps(state, *run.give(0))
+    assert [leaf.shape for leaf in jax.tree.leaves(sums)] == [(4, sum(len(each) for each in alone.values()))]
+    assert set(sums) == set(alone)
+    assert "losses" not in sums
+    for name, each in jax.device_get(sums).items():
+        np.testing.assert_allclose(each[0], alone[name], rtol=1e-5, err_msg=name)
 
 
 def test_resident_and_streamed_runs_have_the_same_bits_and_so_have_calls_of_any_length(tmp_path):
