@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 # Processes that test. Compiling, which is most of it, keeps about one core busy; each takes up to 4 GB.
 WORKERS ?= 2
 
-# Keras, torch and others that jtrain is measured against; nothing of jtrain needs them.
+# Keras, torch and others that jtrain is measured against; nothing of jtrain needs them. On Linux, PyPI's torch is built
+# for CUDA (gigabytes); for the CPU: `PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make bench`, whose
+# torch 2.13.0+cpu pip prefers.
 BENCH := .venv-bench
 
 .PHONY: train test test-slow faults lint bench bench-quick clean

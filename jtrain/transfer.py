@@ -90,7 +90,7 @@ def start(options: Options, model_name: str, like: Mapping[str, Any], names: int
         raise ConfigError(f"{REINIT}: draws all parameters anew and leaves nothing to load; or set {INIT_FROM}=''")
     if not numbers or numbers / total < options.coverage or (missing and options.coverage == 1):
         absent = _as_theirs(missing, source, model_name, like)
-        raise ConfigError(too_little(source, absent, unused, (numbers, total), options.coverage))
+        raise ConfigError(too_little(source, like, absent, unused, (numbers, total), options.coverage))
     report = Report(
         source=source.words,
         loaded=tuple(arrays),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jtrain.io.manifest import some
-from jtrain.models.prepare import NORMALIZE, RESCALE
+from jtrain.models.prepare import NORMALIZE, RESCALE, WHITEN, WHITENING
 from jtrain.models.torch_names import flattened, outermost, split_path
 from jtrain.table import nearest
 from jtrain.weights_source import INIT_FROM, Source
@@ -78,14 +78,16 @@ def mismatch(source: Source, like: Like, differing: Sequence[tuple[str, Shape, S
     shown = [f"{short(path)} is {list(theirs)} there and {list(ours)} here" for path, theirs, ours in differing]
     patterns = dict.fromkeys([*reinit, *_patterns([path for path, _, _ in differing], like)])
     doubt = "; is it the same model?" if len(patterns) > len(reinit) + 2 else ""
+    them = "it" if len(differing) == 1 else "these"
     return (
-        f"{INIT_FROM}: {source.words}: {some(shown, 3)}{doubt}; to draw {'it' if len(differing) == 1 else 'these'} "
-        f"anew, set {REINIT}=({some([repr(pattern) for pattern in patterns])},)"
+        f"{INIT_FROM}: {source.words}: {some(shown, 3)}{doubt}{_advice(source, like)}; to draw {them} anew, "
+        f"set {REINIT}=({some([repr(pattern) for pattern in patterns])},)"
     )
 
 
 def too_little(
     source: Source,
+    like: Like,
     absent: Sequence[str],
     unused: Sequence[str],
     numbers: tuple[int, int],
@@ -95,6 +97,7 @@ def too_little(
 
     Args:
       source: where the weights are from.
+      like: our state.
       absent: what is missing, as the source would call it.
       unused: names in the source that nothing took.
       numbers: of our parameters: loaded, and wanted (above 0).
@@ -105,7 +108,7 @@ def too_little(
     return (
         f"{INIT_FROM}: {source.words} fills {numbers[0]:,} of {numbers[1]:,} parameters "
         f"({numbers[0] / numbers[1]:.1%}), {COVERAGE} asks for {coverage:.1%}; missing: {some(list(absent))}; "
-        f"unused there: {some(list(unused)) or 'nothing'}{hints}; rename them ({RENAME}), "
+        f"unused there: {some(list(unused)) or 'nothing'}{hints}{_advice(source, like)}; rename them ({RENAME}), "
         f"draw what is missing anew ({REINIT}), or lower {COVERAGE}"
     )
 
@@ -132,6 +135,8 @@ def notes(source: Source, like: Like, arrays: Like, fresh: set[str], names: int 
         found.append(f"inputs are normalised by this run's data, or its data.mean and data.std; {why}")
     elif mean in source.scalings and mean not in like:
         found.append("these weights were trained on normalised inputs, and this run does not normalise its own")
+    if whitens := _whitens(source, like):
+        found.append(f"{whitens}: a first layer that is loaded gets other inputs than it was trained on")
     found += _unit(source, like, arrays, fresh)
     foreign = source.layout == "torch" and not source.ours
     doubtful = [short(path) for path in flattened(like) if path in arrays] if foreign else []
@@ -141,6 +146,28 @@ def notes(source: Source, like: Like, arrays: Like, fresh: set[str], names: int 
             f"[channels, height, width] and jtrain [height, width, channels], draw it anew ({REINIT})"
         )
     return found
+
+
+def _whitens(source: Source, like: Like) -> str:
+    """That `data.whiten` was another for these weights, which changes what the first layer gets; '' where not."""
+    theirs, ours = _whitened(source.arrays), _whitened(like)
+    return f"data.whiten is {theirs} there and {ours} here" if theirs != ours else ""
+
+
+def _advice(source: Source, like: Like) -> str:
+    """What to set where `data.whiten` was another."""
+    whitens = _whitens(source, like)
+    return f"; {whitens}: set data.whiten to {_whitened(source.arrays)}" if whitens else ""
+
+
+def _whitened(arrays: Mapping[str, Any]) -> int:
+    """The side of the filters that whiten, by path or as torch has them; 0: there are none."""
+    for name, array in arrays.items():
+        if len(array.shape) == 4 and name.endswith(f"{WHITENING}/{WHITEN}/kernel"):
+            return int(array.shape[0])
+        if len(array.shape) == 4 and name == f"{WHITEN}.weight":
+            return int(array.shape[-1])
+    return 0
 
 
 def _unit(source: Source, like: Like, arrays: Like, fresh: set[str]) -> list[str]:

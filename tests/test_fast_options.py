@@ -64,6 +64,12 @@ def test_whitening_of_what_is_no_image_is_refused():
         tiny_run(data__whiten=2)
     with pytest.raises(ConfigError, match=r"^data\.whiten: patches of 9×9"):
         run_of(data__whiten=9)
+    with pytest.raises(
+        ConfigError, match=r"^model\.cnn\.pools: 3 poolings .*\[7, 7, 24\], which data\.whiten = 2 makes of"
+    ):
+        run_of(data__whiten=2, model__cnn__features=(4, 4, 4), model__cnn__pools=3)
+    with pytest.raises(ConfigError, match=r"^data\.whiten: all images are of one plain colour"):
+        assemble(small(data__whiten=2), data=(np.full_like(IMAGES, 7), TARGETS))
     with pytest.raises(ConfigError, match=r"^data\.whiten_eps: is set to 0\.1, but data\.whiten is 0"):
         run_of(data__whiten_eps=0.1)
 

@@ -482,6 +482,32 @@ def test_weights_of_normalised_inputs_in_a_run_that_does_not_normalise_are_told(
     assert "this run does not normalise" in begin(workdir(), ours).report.notes[0]
 
 
+FILTERS = {"model_state/whitening/whiten/kernel": values((2, 2, 2, 16))}
+BEHIND = STATE | FILTERS | {"params/conv/kernel": values((3, 3, 16, 4))}  # the same model behind filters that whiten
+
+
+def test_another_data_whiten_is_named_with_what_to_set(workdir, torch_file):
+    behind = like(model_state__whitening__whiten__kernel=(2, 2, 2, 16), params__conv__kernel=(3, 3, 16, 4))
+    wider = like(model_state__whitening__whiten__kernel=(3, 3, 2, 36), params__conv__kernel=(3, 3, 36, 4))
+    folder = workdir({3: BEHIND})
+    none = r"conv/kernel is .*; data\.whiten is 2 there and 0 here: set data\.whiten to 2; to draw it anew"
+    refused(ConfigError, none, folder)
+    refused(ConfigError, r"; data\.whiten is 2 there and 3 here: set data\.whiten to 2; to draw these", folder, wider)
+    assert "whiten" not in "".join(begin(folder, behind).report.notes)
+    found = begin(folder, reinit=("conv/.*",)).report
+    assert any(
+        note.startswith("data.whiten is 2 there and 0 here: a first layer that is loaded") for note in found.notes
+    )
+    # A layer of the model's own in place of the filters, which then is missing and not of another shape.
+    stem = without(like(params__stem__kernel=(2, 2, 2, 16), params__conv__kernel=(3, 3, 16, 4)))
+    refused(
+        ConfigError, r"missing: stem/kernel; .*; data\.whiten is 2 there and 0 here: set .* to 2; rename", folder, stem
+    )
+    refused(ConfigError, none, torch_file(BEHIND))
+    with pytest.raises(ConfigError, match=r"data\.whiten is 0 there and 2 here: set data\.whiten to 0"):
+        begin(torch_file(STATE), behind)
+
+
 # Files in Flax's layout
 
 

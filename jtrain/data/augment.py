@@ -58,11 +58,18 @@ def parse(text: str, key: str = "augment") -> tuple[Call, ...]:
     Nothing is evaluated: names and literal values alone are read. "" is no op.
 
     Raises:
-      ConfigError: naming `key`, what is wrong and what is valid; also for two mixing ops, or one that is not last.
+      ConfigError: naming `key`, what is wrong and what is valid; also for two mixing ops, or one that is not last, and
+        for two ops that mirror left to right where one of them does so in turn.
     """
     ops = read(text, AUGMENTATIONS | VISITING | MIXES, key, "pad_crop(4)|flip_lr")
     if sum(name in VISITING for name, _ in ops) > 1:
         raise ConfigError(f"{key}: two ops that mirror in turn undo each other; name one of them")
+    names = {name for name, _ in ops}
+    if {"flip_alternating", "flip_lr"} <= names:
+        raise ConfigError(
+            f"{key}: flip_lr mirrors by chance what flip_alternating has mirrored in turn, and so undoes it; "
+            "name one of them"
+        )
     mixing = [name for name, _ in ops if name in MIXES]
     if len(mixing) > 1:
         raise ConfigError(f"{key}: {' and '.join(mixing)} both mix the batch; name one of them")

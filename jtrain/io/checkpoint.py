@@ -127,11 +127,12 @@ class Checkpoints:
             ) from error
 
     def close(self) -> None:
-        """Waits for the last save and ends the thread; raises what `wait` raises."""
+        """Waits for the last save, ends the thread and gives back the memory of saves; raises what `wait` raises."""
         try:
             self.wait()
         finally:
             self._thread.shutdown()
+            self._owned, self._cause = {}, None  # whose traceback holds the copy as well
 
     def steps(self) -> list[int]:
         """The committed steps, oldest first, but for those found damaged; damage shows only on reading."""

@@ -37,8 +37,8 @@ class FastCNN(nn.Module):
     @nn.compact
     def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
         check_images(inputs, "model.fast_cnn")
+        self._check_size(inputs)
         activate, x = ACTIVATIONS[self.activation], self._stem(inputs)
-        self._check_size(inputs, x)
         for i, width in enumerate(self.features):
             x = max_pool(self._conv(width, f"group{i}_conv0")(x))
             x = activate(self._norm(f"group{i}_norm0", train)(x))
@@ -67,14 +67,21 @@ class FastCNN(nn.Module):
             use_running_average=not train, momentum=self.norm_momentum, epsilon=1e-5, use_scale=False, name=name
         )
 
-    def _check_size(self, inputs: jax.Array, after_stem: jax.Array) -> None:
-        fit = min(after_stem.shape[1:3]).bit_length() - 1
-        if len(self.features) > fit:
-            size = f"{inputs.shape[1]}×{inputs.shape[2]}"
-            raise ConfigError(
-                f"model.fast_cnn.features: {len(self.features)} groups, each of which halves the size, leave nothing "
-                f"of images {size}; use at most {max(fit, 0)}"
-            )
+    def _check_size(self, inputs: jax.Array) -> None:
+        height, width = inputs.shape[1:3]
+        lost, groups = max(self.stem - 1, 0), len(self.features)
+        fit = max(min(height, width) - lost, 1).bit_length() - 1
+        if groups <= fit:
+            return
+        what, ways = f"images {height}×{width}", [f"at most {fit} of them"] if fit else []
+        least, smaller = 2**groups + lost, min(height, width) - 2**groups + 1
+        if lost:
+            what = f"what model.fast_cnn.stem = {self.stem}, kernels without padding, leaves of {what}"
+            ways += [f"a stem of at most {smaller}"] if smaller > 0 else []
+        raise ConfigError(
+            f"model.fast_cnn.features: {groups} groups, each of which halves the size, leave nothing of {what}; "
+            f"use {', or '.join([*ways, f'inputs of at least {least}×{least}'])}"
+        )
 
 
 def fast_cnn(
@@ -105,7 +112,7 @@ def fast_cnn(
       output_scale: factor of the head's outputs.
 
     Raises:
-      ConfigError: for no groups; when traced, for inputs that are no images or are too small for the groups.
+      ConfigError: for no groups; when traced, for inputs that are no images or are too small for stem and groups.
     """
     if not features:
         raise ConfigError("model.fast_cnn.features: needs at least one group; for a linear model use mlp")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jtrain.errors import ConfigError
 from jtrain.models.layers import convolve
 from jtrain.models.pure import Model, Tree
 from jtrain.precision import cast
@@ -33,6 +34,9 @@ def prepare(model: Model, inputs: Scaling, outputs: Scaling, dtype: Any, whiteni
       dtype: what the model computes in.
       whitening: filters [size, size, channels, features], from `jtrain.models.whitening`, that images go through; the
         model sees maps of as many features, smaller by size - 1. None: the images themselves.
+
+    Raises:
+      ConfigError: at `init`, what the model raises; where there are filters, it tells what they leave of the images.
     """
 
     def look(inputs: jax.Array, state: Tree) -> jax.Array:
@@ -55,7 +59,17 @@ def prepare(model: Model, inputs: Scaling, outputs: Scaling, dtype: Any, whiteni
             own[WHITENING] = {WHITEN: {"kernel": _float(whitening)}}
         if outputs is not None:
             own[RESCALE] = {"mean": _float(outputs[0]), "scale": _float(outputs[1])}
-        params, state = model.init(key, cast(look(sample, own), jnp.float32))
+        seen = cast(look(sample, own), jnp.float32)
+        try:
+            params, state = model.init(key, seen)
+        except ConfigError as error:
+            if whitening is None:
+                raise
+            # The model tells of the shape that it gets, which is not that of the data.
+            raise ConfigError(
+                f"{error}; the model gets {list(seen.shape[1:])}, which data.whiten = {len(whitening)} makes of images "
+                f"{list(sample.shape[1:])}; data.whiten = 0 leaves them as they are"
+            ) from error
         return params, own | state
 
     def apply(

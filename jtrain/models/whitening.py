@@ -5,8 +5,11 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from jtrain.errors import ConfigError
+
 _PLACES = 1024  # of an image, evenly spaced, of which patches are taken
 _NUMBERS = 1 << 23  # in patches at a time
+_ROUNDING = 1e-12  # of sums of squares in float64: what varies less does not vary
 
 
 def whitening_filters(parts: Iterable[np.ndarray], size: int, eps: float) -> np.ndarray:
@@ -22,6 +25,9 @@ def whitening_filters(parts: Iterable[np.ndarray], size: int, eps: float) -> np.
         `size`.
       size: side of a patch.
       eps: added to every λ, so that directions in which images hardly vary do not become mere noise.
+
+    Raises:
+      ConfigError: all patches are equal.
     """
     total, square, count = np.zeros(()), np.zeros(()), 0
     for images in _few(parts, size):
@@ -31,7 +37,13 @@ def whitening_filters(parts: Iterable[np.ndarray], size: int, eps: float) -> np.
         patches = np.moveaxis(windows, 3, -1).reshape(-1, size * size * images.shape[-1]).astype(np.float64, copy=False)
         total, square, count = total + patches.sum(axis=0), square + patches.T @ patches, count + len(patches)
     mean = total / count
-    values, vectors = np.linalg.eigh(square / count - np.outer(mean, mean))
+    second = square / count
+    values, vectors = np.linalg.eigh(second - np.outer(mean, mean))
+    if values[-1] <= _ROUNDING * np.trace(second):
+        raise ConfigError(
+            "data.whiten: all images are of one plain colour, the same in all, so that there is nothing to whiten; "
+            "look at what the data hold, or set it to 0, which whitens nothing"
+        )
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     greatest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0, keepdims=True), axis=0)
     filters = vectors * np.sign(greatest) / np.sqrt(values + eps)

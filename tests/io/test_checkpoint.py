@@ -1,8 +1,10 @@
 import errno
+import gc
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import jax
@@ -13,7 +15,7 @@ import pytest
 
 from jtrain.errors import DataError, NonFiniteError
 from jtrain.io import arrays as arrays_io
-from jtrain.io import contents, manifest, shelf
+from jtrain.io import contents, manifest, parts, shelf
 
 
 def arrays(seed=0):
@@ -311,3 +313,31 @@ def test_the_screen_stays_quiet(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, env=environment, check=True)
     assert (done.stdout, done.stderr) == (b"", b"")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_closing_gives_back_the_memory_that_the_next_save_would_have_taken(make, monkeypatch, fails):
+    copies, real = [], parts.snapshot
+
+    def noted(*arguments):
+        found = real(*arguments)
+        copies.append([weakref.ref(part) for owned in found.values() for part in owned.parts.values()])
+        return found
+
+    def refuse(folder, found):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(parts, "snapshot", noted)
+    checkpoints = make()
+    checkpoints.save(1, arrays(), {}, block=True)
+    checkpoints.save(2, arrays(1), {}, block=True)
+    assert all(old() is new() is not None for old, new in zip(*copies, strict=True))  # the same memory, written again
+    if fails:
+        monkeypatch.setattr(arrays_io, "write_arrays", refuse)
+        checkpoints.save(3, arrays(2), {})
+        with pytest.raises(DataError, match="cannot save checkpoint 3"):
+            checkpoints.close()
+    else:
+        checkpoints.close()
+    gc.collect()
+    assert all(copy() is None for copy in copies[0])

@@ -67,9 +67,24 @@ def test_fresh_groups_pass_on_what_they_get():
     assert np.abs(drawn["group0_conv0"]["kernel"]).min() > 0
 
 
-def test_images_too_small_for_the_groups_are_refused():
-    shapes(MODELS["fast_cnn"](10, features=(4, 4, 4)), (9, 9, 3))
-    with pytest.raises(ConfigError, match=r"^model\.fast_cnn\.features: 3 groups, .* images 8×9; use at most 2"):
-        shapes(MODELS["fast_cnn"](10, features=(4, 4, 4)), (8, 9, 3))
+@pytest.mark.parametrize(
+    ("groups", "stem", "size", "words"),
+    [(3, 2, (8, 9), r"= 2, .* leaves of images 8×9; use at most 2 of them, or a stem of at most 1, or inputs .* 9×9"),
+     (1, 2, (2, 2), r"stem = 2, .* leaves of images 2×2; use a stem of at most 1, or inputs of at least 3×3"),
+     (1, 9, (4, 4), r"stem = 9, .* leaves of images 4×4; use a stem of at most 3, or inputs of at least 10×10"),
+     (2, 2, (1, 4), r"stem = 2, .* leaves of images 1×4; use inputs of at least 5×5"),
+     (2, 0, (3, 8), r"leave nothing of images 3×8; use at most 1 of them, or inputs of at least 4×4")],
+)  # fmt: skip
+def test_images_too_small_for_stem_and_groups_are_refused_with_what_would_do(groups, stem, size, words):
+    with pytest.raises(ConfigError, match=rf"^model\.fast_cnn\.features: {groups} groups, .*{words}"):
+        shapes(MODELS["fast_cnn"](10, features=(4,) * groups, stem=stem), (*size, 3))
+
+
+def test_images_just_large_enough_for_stem_and_groups_are_taken():
+    for groups, stem, side in ((3, 2, 9), (3, 1, 8), (1, 2, 3), (1, 3, 4), (1, 9, 10), (2, 0, 4)):
+        shapes(MODELS["fast_cnn"](10, features=(4,) * groups, stem=stem), (side, side, 3))
+
+
+def test_no_groups_at_all_are_refused():
     with pytest.raises(ConfigError, match=r"^model\.fast_cnn\.features: needs at least one"):
         MODELS["fast_cnn"](10, features=())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
+from jtrain.errors import ConfigError
 from jtrain.models import MODELS
 from jtrain.models.prepare import prepare
 from jtrain.models.pure import Model, as_model
@@ -88,3 +89,24 @@ def test_any_model_of_images_may_stand_behind_it():
         params, _ = jax.eval_shape(model.init, jax.random.key(0), jnp.asarray(IMAGES[:1]))
         first = "conv0/kernel" if name == "cnn" else "group0_conv0/kernel"
         assert flatten(params)[first].shape == (3, 3, 24, 4)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 255.0])
+def test_images_without_anything_to_whiten_are_refused(value):
+    flat = np.full((30, 5, 5, 3), value) * np.array([1.0, 0.5, 0.3])
+    with pytest.raises(ConfigError, match=r"^data\.whiten: all images are of one plain colour, .* set it to 0"):
+        whitening_filters([flat], 2, eps=1e-3)
+    flat[3, 2, 2, 1] += 1.0  # the least that is something
+    assert np.isfinite(whitening_filters([flat], 2, eps=1e-3)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("cnn", {"features": (4, 4), "pools": 2}), ("fast_cnn", {"features": (4, 4), "stem": 0})]
+)
+def test_a_model_that_refuses_what_the_filters_leave_is_told_with_the_option_that_made_it(name, options):
+    filters = whitening_filters([IMAGES], 2, eps=1e-3)
+    words = r"use at most 1.*; the model gets \[3, 4, 24\], which data\.whiten = 2 makes of images \[4, 5, 3\]"
+    module = as_model(MODELS[name](5, **options))
+    with pytest.raises(ConfigError, match=rf"^model\.{name}\..* {words}"):
+        jax.eval_shape(prepare(module, None, None, jnp.float32, filters).init, jax.random.key(0), IMAGES[:1, :4, :5])
+    jax.eval_shape(prepare(module, None, None, jnp.float32).init, jax.random.key(0), IMAGES[:1, :4, :5])

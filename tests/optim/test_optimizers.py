@@ -248,3 +248,17 @@ def test_sgd_without_momentum_has_no_state():
 def test_nesterov_without_momentum_is_an_error():
     with pytest.raises(ConfigError, match=r"^optimizer\.sgd\.nesterov: needs a momentum"):
         OPTIMIZERS["sgd"](momentum=0.0, nesterov=True)
+
+
+@pytest.mark.parametrize(
+    ("rest", "option", "other"),
+    [("adam", "rest_momentum", "sgd"), ("sgd", "b1", "adam"), ("sgd", "b2", "adam"), ("sgd", "eps", "adam")],
+)
+def test_an_option_that_muons_rest_has_no_use_for_is_refused_by_name(rest, option, other):
+    words = (
+        rf"^optimizer\.muon\.{option}: is set to 0\.5, but optimizer\.muon\.rest is '{rest}', which has no use for it; "
+        rf"leave it out, or set optimizer\.muon\.rest to '{other}'$"
+    )
+    with pytest.raises(ConfigError, match=words):
+        OPTIMIZERS["muon"](rest=rest, **{option: 0.5})
+    OPTIMIZERS["muon"](rest=other, **{option: 0.5})

@@ -89,3 +89,12 @@ def test_it_is_read_among_the_ops_and_refused_where_examples_are_not_known():
     assert not mixes("flip_alternating")
     with pytest.raises(ConfigError, match=r"^augment: flip_alternating goes by example and epoch"):
         build("flip_alternating")(IMAGES, KEY)
+
+
+@pytest.mark.parametrize("text", ["flip_alternating|flip_lr", "flip_lr|pad_crop(2)|flip_alternating|mixup"])
+def test_a_flip_by_chance_beside_it_is_refused_since_it_would_undo_the_turns(text):
+    with pytest.raises(
+        ConfigError, match=r"^augment: flip_lr mirrors by chance .* and so undoes it; name one of them$"
+    ):
+        parse(text)
+    parse("flip_alternating|flip_ud")  # of another axis
