@@ -31,6 +31,7 @@ from jtrain.state import TrainState, from_flat, to_flat
 from jtrain.step import StepOptions, TrainStep, make_train_step, make_train_steps
 from jtrain.tasks import Task
 
+GIVEN = "given"  # model.name of a model that a program gave
 PER_CALL = 64  # updates a call where the config leaves it open; fewer where they take long
 
 
@@ -94,6 +95,20 @@ def assemble(
     )
     fingerprint = pipeline.fingerprint(dataset)
     names = fingerprint["names"] if task.names is None else None
+
+    def again(config: ml_collections.ConfigDict, data: DataSet) -> Run:
+        return assemble(config, model=model, data=data)
+
+    def seeded(seed: int) -> dict[str, Any]:
+        other = configs.changed(config, seed=seed)
+        own = make_init(other, make_draw(other, pure), traced, optimizers[0][1], options)
+        fresh = feeds if feeds["train"].resident else pipeline.feeds(other, dataset, mesh)
+        return {
+            "config": other, "order": Order(len(dataset.train), clock.batch_size, seed), "feeds": fresh,
+            "init": jax.jit(own, out_shardings=phases[0].shardings),
+            "make": functools.partial(make_on_host, other, traced, own),
+        }  # fmt: skip
+
     like, options_of_start = to_flat(phases[0].shapes), transfer.Options(**config.transfer.to_dict())
     return Run(
         config=config,
@@ -111,12 +126,15 @@ def assemble(
         feeds=feeds,
         options=options,
         per_call=per_call,
+        convolves=traced.convolves,
         phases=phases,
         eval_step=jax.jit(eval_step, out_shardings=on_all),
         predict_step=jax.jit(predict_step, out_shardings=on_all),
         init=jax.jit(init, out_shardings=phases[0].shardings),
         make=functools.partial(make_on_host, config, traced, init),
         starting=functools.cache(lambda: transfer.start(options_of_start, config.model.name, like, names)),
+        again=again,
+        seeded=seeded,
     )
 
 
@@ -186,6 +204,7 @@ def _phases(
                 optimizer=optimizer,
                 gradient=gradient,
                 train_step=compiled(train_step),
+                pure_steps=several(train_step),
                 train_steps=compiled(several(train_step)),
                 begin=jax.jit(begin, donate_argnums=0, out_shardings=shardings),
                 shapes=shapes,
@@ -231,11 +250,11 @@ def _with_given(config: ml_collections.ConfigDict, model: Any, data: Any) -> ml_
     """A copy of the config that says what a program gave, so that a workdir does not pretend to know it."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
-        if data is not None:
+        if data is not None and not (isinstance(data, DataSet) and data.ready):
             config.data.name = "arrays"
-        if model is not None:
+        if model is not None and config.model.name != GIVEN:
             config.model = configs.base().model
-            config.model.name = "given"
+            config.model.name = GIVEN
     configs.validate(config)
     return config
 

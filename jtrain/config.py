@@ -60,6 +60,18 @@ def base() -> ml_collections.ConfigDict:
     return config
 
 
+def changed(config: ml_collections.ConfigDict, **values: Any) -> ml_collections.ConfigDict:
+    """A copy with other values of some fields, dots of their keys written as two underscores; not yet validated."""
+    config = config.copy_and_resolve_references()
+    for key, value in values.items():
+        *parents, last = key.split("__")
+        node = config
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    return config
+
+
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{'train.batch_size': 128, …}, plain values by dotted key."""
     found: dict[str, Any] = {}

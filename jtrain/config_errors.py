@@ -49,6 +49,8 @@ def _wrong_type(keys: list[str], setting: Mapping[str, Any]) -> str | None:
     name = setting.get("attribute", setting.get("key"))
     for written in keys:
         meant = [key for key in configs.schema() if f".{key}".endswith(f".{written}")]
+        # A study has options of the same names; a line that means those names the study.
+        meant = [key for key in meant if not key.startswith("study.") or "study" in written] or meant
         if len(meant) == 1 and meant[0].split(".")[-1] == name and "value" in setting:
             try:
                 configs.schema()[meant[0]].check(setting["value"])

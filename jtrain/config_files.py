@@ -26,6 +26,7 @@ MAY_CHANGE = (
     "train.on_nan", "train.on_nan_limit", "train.rollback_scale", "metrics", "data.workers",
     "train.remat",
     "train.steps_per_call",
+    "study",
 )  # fmt: skip
 LONGEST, DEEPEST = 2**24, 32  # characters and levels of a .json: far beyond any config, far below what hurts
 

@@ -19,6 +19,7 @@ from jtrain.precision import PRECISIONS
 from jtrain.remat import Remat
 from jtrain.sharding import check_axes
 from jtrain.shards import check_shards
+from jtrain.study_options import study_fields
 from jtrain.table import Count, Natural, Positive, Range, Share, Size, Time
 from jtrain.tasks import TASKS
 
@@ -107,6 +108,7 @@ FIELDS: dict[str, tuple[Any, Any]] = {
     "log.every": (Annotated[str, Time("50steps")], "50steps"),
     "log.tensorboard": (bool, False),
     "log.smaller": (str, ""),
+    **study_fields(),
 }
 
 # Options that say nothing unless another one is set so.

@@ -126,8 +126,11 @@ def make_constrain(mesh: Mesh) -> Callable[[Any], Any]:
     """Inside a compiled step: cuts a batch over the devices, evenly or not.
 
     Unlike an argument, a value inside a program may be cut unevenly; no example is added, so that batch
-    statistics are those of one device.
+    statistics are those of one device. On one device there is nothing to cut, and the step can be part of a program
+    over others.
     """
+    if mesh.size == 1:
+        return lambda batch: batch
     return lambda batch: jax.lax.with_sharding_constraint(batch, by_data(mesh))
 
 

@@ -46,6 +46,8 @@ def load(config: ml_collections.ConfigDict, given: Any) -> DataSet:
     Raises:
       ConfigError, DataError: it is missing, or its values are wrong; the message names the split.
     """
+    if isinstance(given, DataSet) and given.ready:
+        return given
     wanted = Wanted(config.seed, needs(config.task.name, configs.choice(config, "task")[0]))
     if isinstance(given, DataSet):
         dataset = given
@@ -79,7 +81,7 @@ def load(config: ml_collections.ConfigDict, given: Any) -> DataSet:
     for name, examples in _splits(dataset).items():
         if is_resident(examples, config.data.placement):
             _check(dataset, name, *examples.arrays())
-    return dataset
+    return dataclasses.replace(dataset, ready=True)
 
 
 def _fitting_task(targets: TargetKind) -> str:
@@ -149,7 +151,7 @@ def whitening(config: ml_collections.ConfigDict, dataset: DataSet, scaling: Scal
       scaling: mean and std by which images are normalised before; None: they are not.
 
     Raises:
-      ConfigError: the inputs are no images, or smaller than the patches.
+      ConfigError: the inputs are no images, are smaller than the patches, or are all one constant.
     """
     size = config.data.whiten
     if not size:

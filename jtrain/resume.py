@@ -17,7 +17,9 @@ OURS = frozenset({"lock", "events.jsonl", "metrics.jsonl"})  # files that a run 
 
 
 def refuse_foreign(folder: Path, *, force: bool) -> None:
-    """Raises ConfigError for a folder that holds files but no run."""
+    """Raises ConfigError for a folder that holds files but no run, or a study."""
+    if (folder / "study.jsonl").is_file():
+        raise ConfigError(f"--workdir: {folder} holds a study; choose a new or empty folder")
     if (folder / "config.json").is_file() or not folder.is_dir():
         return
     names = {p.name for p in folder.iterdir() if not p.name.startswith(".config.json.tmp")}

@@ -61,6 +61,7 @@ class Phase:
       train_step: compiled `(state, data, rows) -> (state, sums)`, one update; the state is donated.
       train_steps: the same for rows of several updates, by which the loop trains, see `make_train_steps`. Where it is
         compiled as a loop it rounds otherwise than `train_step`, in the last bits.
+      pure_steps: `train_steps` not compiled, to be part of another program.
       begin: compiled; a state of the phase before -> one of this phase.
       shapes: abstract state, for restoring and counting.
       shardings: how it lies on the mesh: a sharding for every leaf.
@@ -71,6 +72,7 @@ class Phase:
     gradient: Gradient
     train_step: TrainStep
     train_steps: TrainStep
+    pure_steps: TrainStep
     begin: Callable[[TrainState], TrainState]
     shapes: TrainState
     shardings: TrainState
@@ -88,6 +90,7 @@ class Run:
       feeds: 'train', and 'val' and 'test' where there are such splits.
       options: what is added to the plain step.
       per_call: updates that `train_steps` does in one call, at most.
+      convolves: the model holds a convolution.
       phases: in order; `gradient`, `train_step`, `train_steps` and `shapes` are those of the first, `optimizer` that of
         the last.
       eval_step: compiled `(params, model_state, data, rows) -> sums`.
@@ -95,6 +98,9 @@ class Run:
       init: compiled; {path: array} of parameters and model state, 'params/…' -> a new state, what is not given drawn.
       make: {path: array} of given weights -> (path, array) of what of a new state is made on the host, one by one.
       starting: reads the weights to start from, once; raises ConfigError or DataError when they do not fit.
+      again: (config, data such as `run.data`) -> a run of another config or other data, with the model that this one
+        was given, if it was.
+      seeded: see `reseed`.
     """
 
     config: ml_collections.ConfigDict
@@ -112,12 +118,20 @@ class Run:
     feeds: dict[str, Feed]
     options: StepOptions
     per_call: int
+    convolves: bool
     phases: tuple[Phase, ...]
     eval_step: EvalStep
     predict_step: PredictStep
     init: Callable[[Any], TrainState]
     make: Callable[[Mapping[str, Any]], Iterable[tuple[str, np.ndarray]]]
     starting: Callable[[], Start | None]
+    again: Callable[[ml_collections.ConfigDict, DataSet], "Run"]
+    seeded: Callable[[int], dict[str, Any]]
+
+    def reseed(self, seed: int) -> "Run":
+        """The same run with another seed for what is drawn: first weights, order, dropout, augmentation. The data and
+        their splits stay, and so do the compiled steps."""
+        return dataclasses.replace(self, **self.seeded(seed))
 
     def phase(self, step: int) -> Phase:
         """The phase of update `step` (from 0), which a state after `step` updates has the form of."""

@@ -28,7 +28,17 @@ FLOORS = {
     },
     1: {"state", "losses", "scores", "metrics", "precision", "io"},
     2: {"optim", "models", "data"},
-    3: {"tasks", "fields", "config", "config_errors", "config_files", "gradient", "step", "evaluation"},
+    3: {
+        "tasks",
+        "fields",
+        "study_options",
+        "config",
+        "config_errors",
+        "config_files",
+        "gradient",
+        "step",
+        "evaluation",
+    },
     4: {
         "run",
         "control",
@@ -48,7 +58,7 @@ FLOORS = {
         "resume",
     },
     5: {"loop"},
-    6: {"verbs"},
+    6: {"verbs", "studies"},
     7: {"main", "commands"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import blobs, tiny
+from helpers import blobs, tiny, tiny_run
 
 import jtrain
 from jtrain.errors import ConfigError, DataError
@@ -119,3 +119,31 @@ def test_import_is_lazy():
     assert {"train", "assemble", "config"} <= set(dir(jtrain))
     with pytest.raises(AttributeError, match="nothing"):
         _ = jtrain.nothing
+
+
+def test_another_seed_draws_anew_on_the_same_data_with_the_same_compiled_step():
+    run = tiny_run()
+    other, fresh = run.reseed(7), tiny_run(seed=7)
+    assert other.train_steps is run.train_steps
+    assert other.config.seed == 7
+    assert run.config.seed == 0
+    same = [np.array_equal(a, b) for a, b in zip(*map(leaves, (other, fresh)), strict=True)]
+    assert all(same)  # drawn as a run of that seed draws
+    assert not all(np.array_equal(a, b) for a, b in zip(*map(leaves, (other, run)), strict=True))
+    assert not np.array_equal(other.give(0)[1], run.give(0)[1])
+    np.testing.assert_array_equal(other.data.val.arrays()[0], run.data.val.arrays()[0])
+
+
+def test_a_run_is_made_again_with_another_config_from_its_own_data_and_model():
+    run = jtrain.assemble(tiny(), model=Mine(), data=blobs())
+    longer = run.again(jtrain.config.changed(run.config, train__total="40steps", seed=3), run.data)
+    assert (longer.clock.total, run.clock.total) == (40, 20)
+    assert longer.model_name == "Mine"
+    assert longer.fingerprint == run.fingerprint  # the seed does not cut the validation split anew
+    same = run.again(run.config, run.data)
+    assert all(np.array_equal(a, b) for a, b in zip(*map(leaves, (same, run)), strict=True))
+
+
+def leaves(run):
+    state = run.init_state()  # its model_state holds what normalises: another split of the data, other numbers
+    return [np.asarray(leaf) for leaf in jax.tree.leaves((state.params, state.key))]

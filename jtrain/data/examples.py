@@ -169,6 +169,7 @@ class DataSet:
       targets: what they are.
       class_names: one per class, target or token, or empty.
       note: a line for the run's header, such as what the data is not.
+      ready: it is what `pipeline.load` made for a config, or is to be taken so: nothing more is cut, chosen or checked.
     """
 
     name: str
@@ -179,6 +180,7 @@ class DataSet:
     targets: TargetKind = "class"
     class_names: tuple[str, ...] = ()
     note: str = ""
+    ready: bool = False
 
 
 def cut_validation(train: Examples, share: float, seed: int) -> tuple[Subset, Subset]:

@@ -143,7 +143,7 @@ def _steps(run: Run, screen: Screen) -> tuple[TrainState, dict[str, float]]:
         for line in costs(run, step, where) if number else [*forward(run), *costs(run, step, where)]:
             screen.line(line)
         state, sums = step(state, *given)
-        sums = jax.device_get(sums)
+        sums = dict(jax.device_get(sums))
         if sums.pop("non_finite")[0, 0]:
             why = culprit(run, state, 0)
             raise NonFiniteError(f"the first update{where}: {why}; look at the data, or try clip.name=norm")

@@ -13,6 +13,7 @@ from jtrain.data.examples import (
     cut_validation,
     targets_of,
 )
+from jtrain.data.joined import Joined
 from jtrain.errors import ConfigError, DataError
 
 
@@ -184,3 +185,20 @@ def test_first_input_token_that_is_none_is_named_with_split_row_and_range(value)
 
 def test_inputs_that_are_no_whole_numbers_hold_no_tokens():
     check_tokens(np.full((2, 3), -7.5, np.float32), 2, "val")
+
+
+def test_joined_splits_are_numbered_through():
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.normal(size=(10, 3)).astype(np.float32), np.arange(10)
+    whole = ArrayExamples(inputs, targets)
+    joined = Joined(
+        [Subset(whole, np.array([4, 1])), ArrayExamples(inputs[5:8], targets[5:8]), Subset(whole, np.array([9]))]
+    )
+    numbers = np.array([4, 1, 5, 6, 7, 9])
+    rows = np.array([5, 0, 3, 0, 2, 1])
+    assert len(joined) == 6
+    for found in (joined.fetch(rows), (joined.fetch(rows)[0], joined.targets(rows))):
+        np.testing.assert_array_equal(found[0], inputs[numbers[rows]])
+        np.testing.assert_array_equal(found[1], numbers[rows])
+    np.testing.assert_array_equal(joined.arrays()[1], numbers)
+    assert joined.nbytes == inputs[:6].nbytes + targets[:6].nbytes

@@ -1,0 +1,189 @@
+"""A study's hold on its workdir: what is done is written at once, so that the same command goes on from there."""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+
+from jtrain import config_files
+from jtrain.assembly import assemble
+from jtrain.errors import ConfigError, DataError
+from jtrain.io.progress import Screen
+from jtrain.io.workdir import (
+    Workdir,
+    disk_error,
+    open_append,
+    plain,
+    remove_leftovers,
+    write_text_atomic,
+)
+from jtrain.run import Run
+from jtrain.studies.study import Study
+from jtrain.study_options import STUDY_OPTIONS
+
+PIECES = "study.jsonl"
+
+
+@dataclasses.dataclass
+class Journal:
+    """A study on its way.
+
+    Attributes:
+      name: of the study.
+      run: that it is about; its config holds the study's options.
+      options: those of `study_options`, of this study.
+      screen: where it tells how far it is.
+      folder: the workdir; None writes nothing.
+    """
+
+    name: str
+    run: Run
+    options: Any
+    screen: Screen
+    folder: Path | None
+    _done: dict[str, Any]
+
+    def piece(self, key: str, compute: Callable[[], Any]) -> Any:
+        """What `compute()` gives, plain JSON; from the workdir, where it was done before. NaN and infinities come back
+        as None, at once as later.
+
+        Args:
+          key: of the piece: equal keys must mean equal work.
+          compute: does it.
+        """
+        if key not in self._done:
+            value = plain(compute())
+            if self.folder is not None:
+                _append(self.folder / PIECES, {"key": key, "value": value})
+            self._done[key] = json.loads(json.dumps(value))
+        return self._done[key]
+
+    def has(self, key: str) -> bool:
+        """Whether a piece is done."""
+        return key in self._done
+
+    def told(self, text: str) -> None:
+        """A line on the screen."""
+        self.screen.line(text)
+
+    def finish(self, study: Study) -> Study:
+        """Writes the result, shows table and conclusion, and gives it back."""
+        if self.folder is not None:
+            study.save(self.folder)
+        for line in study.table().splitlines():
+            self.screen.line(f"  {line}")
+        self.screen.line(f"{self.name}: {study.conclusion}")
+        if self.folder is not None:
+            self.screen.line(f"  files in {self.folder}")
+        return study
+
+
+@contextlib.contextmanager
+def open_study(
+    name: str,
+    given: ml_collections.ConfigDict | Run,
+    workdir: str | Path | None,
+    *,
+    model: Any = None,
+    data: Any = None,
+    screen: Screen | None = None,
+) -> Iterator[Journal]:
+    """A study of a config or of an assembled run; with a workdir that holds a part of it, from there.
+
+    Args:
+      name: of the study.
+      given: a config from `jtrain.config.base()` or `jtrain.load`, or a run of `jtrain.assemble`.
+      workdir: folder for study.json, study.png and what is done so far; None writes nothing.
+      model: with a config: as `assemble` takes it.
+      data: with a config: as `assemble` takes it.
+      screen: None shows nothing.
+
+    Raises:
+      ConfigError: the workdir holds something else, or `given` is neither.
+      DataError: it cannot be written. HeldError: another process holds it.
+    """
+    screen = screen or Screen.quiet()
+    if jax.process_count() > 1:
+        raise ConfigError(f"{name}: runs in one process; start it once")
+    if isinstance(given, Run):
+        if model is not None or data is not None:
+            raise ConfigError(f"{name}: a run has its model and data already; give them with a config")
+        run = given
+    elif isinstance(given, ml_collections.ConfigDict):
+        run = assemble(given, model=model, data=data)
+    else:
+        raise ConfigError(f"{name}: needs a config or a run of jtrain.assemble, got {type(given).__name__}")
+    options = STUDY_OPTIONS[name](**run.config.study[name].to_dict())
+    with contextlib.ExitStack() as stack:
+        stack.callback(run.close)
+        stack.callback(screen.close)
+        folder, done = None, {}
+        if workdir is not None:
+            folder = Path(workdir)
+            _refuse_other(folder, name, run)
+            stack.enter_context(Workdir(folder))
+            remove_leftovers(folder, ("config.json", "study.json", "study.png"))
+            done = _begin(folder, name, run)
+            if len(done):
+                screen.line(f"{name}: goes on in {folder}, {len(done)} pieces are done")
+        yield Journal(name, run, options, screen, folder, done)
+
+
+def _refuse_other(folder: Path, name: str, run: Run) -> None:
+    """Raises ConfigError for a folder that holds something that is not this study."""
+    if not folder.is_dir() or not any(p.name != "lock" and ".tmp-" not in p.name for p in folder.iterdir()):
+        return
+    first = _rows(folder / PIECES)[:1]
+    if not first:
+        raise ConfigError(f"--workdir: {folder} holds files but no study; choose a new or empty folder")
+    if first[0].get("study") != name:
+        raise ConfigError(f"--workdir: {folder} holds a {first[0].get('study')} study; choose a new folder")
+    path = folder / "config.json"
+    if not path.is_file():
+        raise DataError(f"--workdir: {folder} lost its config.json; choose a new folder")
+    for key, (old, new) in config_files.changes(config_files.from_json(path), run.config).items():
+        if not key.startswith("study.") or key.startswith(f"study.{name}."):
+            raise ConfigError(
+                f"{key}: {folder} holds a study with {old!r}, the command says {new!r}; choose another --workdir"
+            )
+    if first[0].get("data") != run.fingerprint:
+        raise ConfigError(f"--workdir: {folder} holds a study of other data; choose another")
+
+
+def _begin(folder: Path, name: str, run: Run) -> dict[str, Any]:
+    """{key: value} of the pieces that are done; writes what a new study begins with."""
+    rows = _rows(folder / PIECES)
+    if not rows:
+        write_text_atomic(folder / "config.json", config_files.to_json(run.config))
+        _append(folder / PIECES, {"study": name, "data": run.fingerprint})
+    return {row["key"]: row["value"] for row in rows[1:] if "key" in row}
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file; a last one that a kill has torn is none."""
+    if not path.is_file():
+        return []
+    rows = []
+    try:
+        for line in path.read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                rows.append(json.loads(line))
+    except OSError as error:
+        raise disk_error(path, error) from error
+    return rows
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    try:
+        with open_append(path) as file:
+            file.write(json.dumps(row).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise disk_error(path, error) from error

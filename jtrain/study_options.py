@@ -1,0 +1,184 @@
+"""The options of every study, `c.study.<name>.<option>`: one class each, whose fields are the options."""
+
+import dataclasses
+import typing
+from typing import Annotated, Any, Literal
+
+from jtrain.durations import Time
+from jtrain.table import Count, Natural, NonNegative, Positive, Range, Share
+
+Few = Annotated[int, Range(1, 64)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ladder:
+    """Options of `ladder`.
+
+    Attributes:
+      total: updates of each rung, with the whole schedule in them; of the run's own total where in percent.
+      start: the lr of the middle rung; 0: 1e-3 and the rungs about it.
+      rungs: of the first round.
+      factor: between two rungs.
+      most: rungs there may be in all.
+      refine: rungs between the best and its neighbours at the end.
+      seeds: runs of each of the best rungs, by which a tie is told.
+    """
+
+    total: Annotated[str, Time("25%")] = "25%"
+    start: NonNegative = 0.0
+    rungs: Annotated[int, Range(3, 32)] = 5
+    factor: Annotated[float, Range(1, 100, above=True)] = 3.0
+    most: Annotated[int, Range(3, 64)] = 16
+    refine: bool = True
+    seeds: Few = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class LrFind:
+    """Options of `lr_find`.
+
+    Attributes:
+      total: updates of one sweep.
+      low, high: lr of its first and last update.
+      seeds: sweeps, each with other weights and batches.
+    """
+
+    total: Annotated[str, Time("200steps")] = "200steps"
+    low: Positive = 1e-6
+    high: Positive = 10.0
+    seeds: Few = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Inits:
+    """Options of `inits`.
+
+    Attributes:
+      names: initializers to compare, "model" is the model's own.
+      total: updates of each.
+      seeds: runs of each.
+    """
+
+    names: tuple[str, ...] = ("model", "kaiming_normal", "xavier_normal", "lecun_normal", "orthogonal")
+    total: Annotated[str, Time("10%")] = "10%"
+    seeds: Few = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSize:
+    """Options of `batch_size`.
+
+    Attributes:
+      most: examples at most; 0: as many as there are for training.
+      memory: GiB that may be used on a device; 0: what the device has.
+      updates: that are timed of each size.
+    """
+
+    most: Natural = 0
+    memory: NonNegative = 0.0
+    updates: Annotated[int, Range(1, 1000)] = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Overfit:
+    """Options of `overfit`.
+
+    Attributes:
+      examples: to learn by heart.
+      total: updates.
+    """
+
+    examples: Annotated[int, Range(1, 4096)] = 32
+    total: Annotated[str, Time("300steps")] = "300steps"
+
+
+@dataclasses.dataclass(frozen=True)
+class KFold:
+    """Options of `kfold`.
+
+    Attributes:
+      folds: parts of the training examples.
+      repeats: other cuts into as many folds.
+      groups: a .npy file of a number or text for each training example: examples of one are in one fold.
+      test: the test split belongs to the examples too.
+    """
+
+    folds: Annotated[int, Range(2, 1000)] = 5
+    repeats: Few = 1
+    groups: str = ""
+    test: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """Options of `ensemble`.
+
+    Attributes:
+      members: runs to train.
+      by: what sets them apart: a seed each, or the fold that each leaves out.
+      workdirs: trained runs to take instead.
+    """
+
+    members: Annotated[int, Range(2, 64)] = 5
+    by: Literal["seed", "fold"] = "seed"
+    workdirs: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSize:
+    """Options of `data_size`.
+
+    Attributes:
+      shares: of the training examples, one run each.
+      seeds: runs of each share.
+      folds: by whose left-out predictions examples are judged; 0: none are.
+      worst: examples that are shown.
+    """
+
+    shares: tuple[Share, ...] = (0.1, 0.2, 0.4, 0.7, 1.0)
+    seeds: Few = 2
+    folds: Annotated[int, Range(0, 1000)] = 5
+    worst: Count = 48
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """Options of `search`.
+
+    Attributes:
+      space: what is searched: (key, low, high) for a number, (key, low, high, "log"), or (key, (choice, …)).
+      sampler: "auto" is quasi-random at first, then Bayesian.
+      trials: of all workers together.
+      prune: give trials up whose validation metric lags behind.
+      storage: a file or database URL that workers share; "" is a file in the workdir.
+      seed: of the sampler.
+    """
+
+    space: tuple[Any, ...] = ()
+    sampler: Literal["auto", "grid", "random", "quasi", "bayes"] = "auto"
+    trials: Count = 20
+    prune: bool = True
+    storage: str = ""
+    seed: Natural = 0
+
+
+STUDY_OPTIONS: dict[str, type] = {
+    "ladder": Ladder,
+    "lr_find": LrFind,
+    "inits": Inits,
+    "batch_size": BatchSize,
+    "overfit": Overfit,
+    "kfold": KFold,
+    "ensemble": Ensemble,
+    "data_size": DataSize,
+    "search": Search,
+}
+
+
+def study_fields() -> dict[str, tuple[Any, Any]]:
+    """(type, default) of every option, by its dotted key."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name, options in STUDY_OPTIONS.items():
+        hints = typing.get_type_hints(options, include_extras=True)
+        found |= {f"study.{name}.{f.name}": (hints[f.name], f.default) for f in dataclasses.fields(options)}
+    return found
