@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import numpy as np
 
 from jtrain import config as configs
 from jtrain import config_files, errors, resume
@@ -148,7 +148,7 @@ def _follow(
 
 def with_lr_scale(run: Run, state: TrainState, control: Control) -> TrainState:
     """The state with the product of all factors of the lr."""
-    lr_scale = jnp.asarray(math.prod(control.lr_factors.values()), jnp.float32)
+    lr_scale = np.float32(math.prod(control.lr_factors.values()))  # of NumPy: JAX would compile a program for it
     return dataclasses.replace(state, lr_scale=meshes.place(lr_scale, meshes.replicated(run.mesh)))
 
 
