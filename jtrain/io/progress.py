@@ -7,8 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from tqdm import tqdm
-
 BARS = "▁▂▃▄▅▆▇█"
 _ASCII = str.maketrans(
     {"→": "->", "←": "<-", "…": "...", "×": "x", "·": "|", "—": "-", "–": "-", "−": "-", "±": "+-", "≤": "<="}
@@ -27,7 +25,7 @@ class Screen:
         """
         self._stream = _Stream(stream or sys.stdout)
         self._live = self._stream.isatty() if live is None else live
-        self._bar: _Bar | None = None
+        self._bar: Any = None
 
     @classmethod
     def quiet(cls) -> "Screen":
@@ -73,7 +71,7 @@ class Screen:
         numbers = ", ".join(parts)
         if self._live:
             if self._bar is None:
-                self._bar = _Bar(total=total, initial=step, file=self._stream, ascii=not self._stream.has_glyphs)
+                self._bar = _bar(total=total, initial=step, file=self._stream, ascii=not self._stream.has_glyphs)
             self._bar.n = step
             self._bar.ncols = shutil.get_terminal_size().columns - 1  # tqdm's own way draws nothing when told 0
             self._bar.set_postfix_str(self._stream.encodable(numbers))
@@ -96,13 +94,15 @@ class Screen:
             self._bar = None
 
 
-class _Bar(tqdm):
-    monitor_interval = 0  # no thread beside the training
+def _bar(**options: Any) -> Any:
+    from tqdm import tqdm  # where there is none, it is not needed
 
-    def __init__(self, **options: Any):
-        layout = "{percentage:3.0f}% |{bar:10}| {n_fmt}/{total_fmt}{postfix}"
-        # `delay`: the first drawing waits for the first numbers.
-        super().__init__(bar_format=layout, mininterval=0.0, delay=1e-9, **options)
+    class Bar(tqdm):
+        monitor_interval = 0  # no thread beside the training
+
+    layout = "{percentage:3.0f}% |{bar:10}| {n_fmt}/{total_fmt}{postfix}"
+    # `delay`: the first drawing waits for the first numbers.
+    return Bar(bar_format=layout, mininterval=0.0, delay=1e-9, **options)
 
 
 class _Stream:

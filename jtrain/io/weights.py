@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, deserialize
-from safetensors.numpy import save
 
 from jtrain.errors import DataError
 from jtrain.io.workdir import write_atomic
@@ -43,11 +41,13 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
       DataError: it is missing, cut short, altered, of another format (a pickle is never opened), holds a name twice,
         no array at all, or an array of a type that NumPy lacks (8-bit floats).
     """
+    import safetensors  # here: most runs need none of it
+
     path = Path(path)
     content = _content(path)
     try:
-        found = deserialize(content)
-    except SafetensorError as error:
+        found = safetensors.deserialize(content)
+    except safetensors.SafetensorError as error:
         raise DataError(f"{path}: {_what_it_is(content) or f'no safetensors file, or damaged ({error})'}") from error
     _header(path, content)
     if not found:
@@ -79,9 +79,11 @@ def write(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[
     Raises:
       DataError: it cannot be written.
     """
+    import safetensors.numpy
+
     # The format is C order; safetensors itself writes the buffer of another order as it lies.
     plain = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_atomic(Path(path), lambda file: file.write(save(plain, dict(metadata))))
+    write_atomic(Path(path), lambda file: file.write(safetensors.numpy.save(plain, dict(metadata))))
 
 
 def _content(path: Path, *, head_only: bool = False) -> bytes:
