@@ -22,6 +22,8 @@ OnNan = Literal["raise", "skip", "rollback"]
 
 IN_FLIGHT = 2  # calls handed to the device ahead of the last one known to be done
 
+SMALL = 2**13  # elements of a leaf that is copied to be summed with others
+
 # Dynamic loss scaling (Micikevicius et al. 2018, section 3.2; the constants are torch's GradScaler's).
 FIRST_SCALE, SCALE_GROWTH, SCALE_BACKOFF, GROW_AFTER, LEAST_SCALE = 65536.0, 2.0, 0.5, 2000, 1.0
 
@@ -127,10 +129,10 @@ def make_train_step(
 
 
 def _norm(grads: Any) -> jax.Array:
-    """The global norm of gradients. Biases and scales are many and small: together they are one sum to compile."""
+    """The global norm of gradients. Biases, scales and small kernels are many: together they are one sum to compile."""
     leaves = jax.tree.leaves(grads)
-    small = [leaf.reshape(-1) for leaf in leaves if leaf.ndim <= 1]
-    large = [leaf for leaf in leaves if leaf.ndim > 1]
+    small = [leaf.reshape(-1) for leaf in leaves if leaf.size <= SMALL]
+    large = [leaf for leaf in leaves if leaf.size > SMALL]
     return optax.tree.norm([*large, jnp.concatenate(small)] if small else large)
 
 
