@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,6 +31,8 @@ READ_EVERY = 100  # updates: at least so often are numbers fetched, so that a Na
 CALL_SECONDS = 0.1  # a call of several updates takes no longer, so that a signal is soon answered
 LONG_RUN = 30 * 60  # seconds: from here on the smaller recipe is named early
 
+Judge = Callable[[int, dict[str, Any]], str]
+
 
 def train(
     run: Run,
@@ -39,6 +42,7 @@ def train(
     force: bool = False,
     branch: str = "",
     peers: Peers | None = None,
+    judge: Judge | None = None,
 ) -> Result:
     """Trains a run to its end; with a workdir that holds a part of it, from there.
 
@@ -49,6 +53,8 @@ def train(
       force: resume although the workdir's config or data differ in what must not change.
       branch: 'OLD', 'OLD@best' or 'OLD@STEP': a new workdir begins with that state of another run.
       peers: from `jtrain.connect()`, where several processes train one run; the first of them speaks.
+      judge: (updates done, metrics of the validation split) -> why the run ends there, '' to go on; asked after each
+        evaluation but the last, in every process. A run that it ends is not tested.
 
     Raises:
       NonFiniteError: the loss or the gradient is not finite; earlier checkpoints stay.
@@ -68,7 +74,7 @@ def train(
         session.open_record(run, workdir, screen, force=force, branch=branch, peers=peers) as (record, state, control),
     ):
         shown = screen if peers.leads else Screen.quiet()
-        return _Training(run, record, shown, control, signals, supervisor, peers).to_the_end(state)
+        return _Training(run, record, shown, control, signals, supervisor, peers, judge).to_the_end(state)
 
 
 class _Training:
@@ -76,7 +82,7 @@ class _Training:
 
     def __init__(
         self, run: Run, record: Record, screen: Screen, control: Control, signals: Signals, supervisor: Supervisor,
-        peers: Peers,
+        peers: Peers, judge: Judge | None,
     ) -> None:  # fmt: skip
         self.run = run
         self.record = record
@@ -85,6 +91,8 @@ class _Training:
         self.signals = signals
         self.supervisor = supervisor
         self.peers = peers
+        self.judge = judge
+        self.given_up = False
         self.leaving: int | None = None  # the signal by which all processes have agreed to stop here
         self.total = run.clock.total
         self.best: TrainState | None = None  # kept here only where early stopping has no workdir to keep it
@@ -102,7 +110,7 @@ class _Training:
         self.peers.exchange("first step", step)  # the first collective gives those who are behind little time
         while True:
             state, step = self.at_boundary(state, step)
-            if step == self.total or self.control.stopped:
+            if step == self.total or self.control.stopped or self.given_up:
                 return self.finish(state, step)
             state, step = self.forward(state, step)
 
@@ -209,6 +217,10 @@ class _Training:
         self.control.evaluated = step
         for kind, text in self.supervisor.after_evaluation(self.control, step, found):
             self.record.event(kind, text, step)
+        ending = step == self.total or self.control.stopped
+        if self.judge and not ending and (why := self.peers.first("judge", self.judge(step, found))):
+            self.given_up = True
+            self.record.event("given_up", f"stops after update {step} of {self.total}, because {why}", step)
         improved = self.control.best is not None and self.control.best["step"] == step
         if improved:
             self.record.best(self.control.best or {})
@@ -236,7 +248,8 @@ class _Training:
         raise Interrupted(text, number)
 
     def finish(self, state: TrainState, step: int) -> Result:
-        """Measures the last state (the best one, after early stopping) on the test split, once; draws the curves."""
+        """Measures the last state (the best one, after early stopping) on the test split, once; draws the curves. One
+        that was given up is not measured: nobody is to choose by it."""
         self.readout.read(self.control)
         if self.control.stopped and self.control.best:  # what is told from here on is of the best
             step = self.control.best["step"]
@@ -244,7 +257,7 @@ class _Training:
         at_end = {row["split"]: row for row in self.record.rows if row["step"] == step}
         at_end = self.peers.first("end", at_end)  # what an earlier part has measured, the first process knows
         self.peers.at(f"test after update {step}")
-        if "test" in self.run.feeds and "test" not in at_end:
+        if "test" in self.run.feeds and "test" not in at_end and not self.given_up:
             try:
                 found = self.run.evaluate(state, "test", stop=self.stopped)
             except Aborted:

@@ -1,6 +1,7 @@
 """The options of every study, `c.study.<name>.<option>`: one class each, whose fields are the options."""
 
 import dataclasses
+import math
 import typing
 from typing import Annotated, Any, Literal
 
@@ -71,7 +72,7 @@ class BatchSize:
     Attributes:
       most: examples at most; 0: as many as there are for training.
       memory: GiB that may be used on a device; 0: what the device has.
-      updates: that are timed of each size.
+      updates: in each stretch that is timed, at least.
     """
 
     most: Natural = 0
@@ -85,11 +86,14 @@ class Overfit:
 
     Attributes:
       examples: to learn by heart.
-      total: updates.
+      total: updates, at most.
+      neighbours: training examples by whose nearest neighbours is told whether targets have to do with inputs; 0: that
+        is not asked.
     """
 
     examples: Annotated[int, Range(1, 4096)] = 32
-    total: Annotated[str, Time("300steps")] = "300steps"
+    total: Annotated[str, Time("1000steps")] = "1000steps"
+    neighbours: Annotated[int, Range(0, 10_000)] = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +133,7 @@ class DataSize:
     """Options of `data_size`.
 
     Attributes:
-      shares: of the training examples, one run each.
+      shares: of the training examples, runs of each; none draw no curve.
       seeds: runs of each share.
       folds: by whose left-out predictions examples are judged; 0: none are.
       worst: examples that are shown.
@@ -141,20 +145,63 @@ class DataSize:
     worst: Count = 48
 
 
+def check_space(space: Any) -> None:
+    """Raises ValueError unless every entry is (key, low, high), (key, low, high, "log") or (key, (choice, …)); what
+    the keys take is not known here."""
+    seen = set()
+    for index, entry in enumerate(space):
+        if not isinstance(entry, tuple) or not entry or not isinstance(entry[0], str):
+            raise ValueError(
+                f"[{index}]: must be a tuple such as ('optimizer.lr', 1e-4, 1e-1, 'log') or "
+                f"('train.batch_size', (32, 64)), got {entry!r}; one alone needs a comma behind it: ((…),)"
+            )
+        key, *given = entry
+        if key in seen:
+            raise ValueError(f"[{index}]: {key} is there twice")
+        seen.add(key)
+        try:
+            _check_choices(given[0]) if len(given) == 1 else _check_bounds(given)
+        except ValueError as error:
+            raise ValueError(f"[{index}]: {key}: {error}") from error
+
+
+def _check_choices(choices: Any) -> None:
+    if not isinstance(choices, tuple) or len(choices) < 2:
+        raise ValueError(f"needs low and high, or a tuple of two choices or more, got {choices!r}")
+    for place, choice in enumerate(choices):
+        if choice in choices[:place]:
+            raise ValueError(f"the choice {choice!r} is there twice")
+
+
+def _check_bounds(given: list[Any]) -> None:
+    if len(given) not in (2, 3) or given[2:] not in ([], ["log"]):
+        raise ValueError(f"needs low, high and perhaps 'log', or a tuple of choices, got {tuple(given)!r}")
+    low, high = given[:2]
+    for bound in (low, high):
+        if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
+            raise ValueError(f"low and high must be numbers, got {bound!r}; anything else is a tuple of choices")
+    if low >= high:
+        raise ValueError(f"low must be below high, got {low!r} and {high!r}")
+    if given[2:] and low <= 0:
+        raise ValueError(f"a range in log must begin above 0, got {low!r}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Search:
     """Options of `search`.
 
     Attributes:
-      space: what is searched: (key, low, high) for a number, (key, low, high, "log"), or (key, (choice, …)).
-      sampler: "auto" is quasi-random at first, then Bayesian.
+      space: what is searched: (key, low, high) for a number, (key, low, high, "log"), or (key, (choice, …)); () is the
+        lr alone where trials are few, else also weight decay and momentum.
+      sampler: "grid", "random", "quasi" (points that fill the space evenly), "bayes" (what did well draws the next
+        ones on), or "auto": quasi in the first half, then bayes.
       trials: of all workers together.
-      prune: give trials up whose validation metric lags behind.
+      prune: give trials up whose validation metric lags behind the median of the others.
       storage: a file or database URL that workers share; "" is a file in the workdir.
       seed: of the sampler.
     """
 
-    space: tuple[Any, ...] = ()
+    space: Annotated[tuple, check_space] = ()
     sampler: Literal["auto", "grid", "random", "quasi", "bayes"] = "auto"
     trials: Count = 20
     prune: bool = True

@@ -493,3 +493,27 @@ def test_a_loss_that_is_not_one_number_an_example_is_refused(monkeypatch):
     for name in ("wide", "mean"):
         with pytest.raises(ConfigError, match=r"loss\.name.*one number an example"):
             assemble(tiny(loss__name=f"my_losses:{name}"), data=blobs())
+
+
+def test_a_judge_is_asked_after_each_evaluation_but_the_last_and_may_end_the_run(tmp_path):
+    asked = []
+
+    def judge(step, found):
+        asked.append((step, found["accuracy"]))
+        return "it is hopeless" if step == limit else ""
+
+    limit = 99
+    whole = train(tiny_run(), tmp_path / "whole", judge=judge)
+    assert [step for step, _ in asked] == [7, 14]
+    assert_same_state(whole.state, train(tiny_run()).state)
+    asked, limit = [], 7
+    ended = train(tiny_run(), tmp_path / "ended", judge=judge)
+    assert [step for step, _ in asked] == [7]
+    assert int(ended.state.step) == 7
+    assert ended.metrics.keys() == {"val"}
+    assert ended.metrics["val"]["accuracy"] == asked[0][1]
+    events = [json.loads(line) for line in (tmp_path / "ended/events.jsonl").read_text().splitlines()]
+    told = next(event for event in events if event["kind"] == "given_up")
+    assert told["text"] == "stops after update 7 of 20, because it is hopeless"
+    rows = [row for row in whole.history if row["step"] <= 7]
+    assert timeless(ended.history) == timeless(rows), "up to there it is the same run"

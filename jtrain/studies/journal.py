@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import ml_collections
 
 from jtrain import config_files
 from jtrain.assembly import assemble
-from jtrain.errors import ConfigError, DataError
+from jtrain.errors import ConfigError, DataError, HeldError
 from jtrain.io.progress import Screen
 from jtrain.io.workdir import (
     Workdir,
@@ -28,6 +29,7 @@ from jtrain.studies.study import Study
 from jtrain.study_options import STUDY_OPTIONS
 
 PIECES = "study.jsonl"
+TURN = 60.0  # seconds in which the others of a shared folder have begun or ended
 
 
 @dataclasses.dataclass
@@ -40,6 +42,7 @@ class Journal:
       options: those of `study_options`, of this study.
       screen: where it tells how far it is.
       folder: the workdir; None writes nothing.
+      shared: other processes may be at work in the folder.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Journal:
     screen: Screen
     folder: Path | None
     _done: dict[str, Any]
+    shared: bool = False
 
     def piece(self, key: str, compute: Callable[[], Any]) -> Any:
         """What `compute()` gives, plain JSON; from the workdir, where it was done before. NaN and infinities come back
@@ -75,7 +79,8 @@ class Journal:
     def finish(self, study: Study) -> Study:
         """Writes the result, shows table and conclusion, and gives it back."""
         if self.folder is not None:
-            study.save(self.folder)
+            with _turn(self.folder) if self.shared else contextlib.nullcontext():
+                study.save(self.folder)
         for line in study.table().splitlines():
             self.screen.line(f"  {line}")
         self.screen.line(f"{self.name}: {study.conclusion}")
@@ -93,6 +98,8 @@ def open_study(
     model: Any = None,
     data: Any = None,
     screen: Screen | None = None,
+    shared: bool = False,
+    may_change: Collection[str] = (),
 ) -> Iterator[Journal]:
     """A study of a config or of an assembled run; with a workdir that holds a part of it, from there.
 
@@ -103,6 +110,8 @@ def open_study(
       model: with a config: as `assemble` takes it.
       data: with a config: as `assemble` takes it.
       screen: None shows nothing.
+      shared: several processes may be at work in the folder at once: each holds it only while it begins and ends.
+      may_change: keys that may differ from what the folder was begun with.
 
     Raises:
       ConfigError: the workdir holds something else, or `given` is neither.
@@ -126,16 +135,42 @@ def open_study(
         folder, done = None, {}
         if workdir is not None:
             folder = Path(workdir)
-            _refuse_other(folder, name, run)
-            stack.enter_context(Workdir(folder))
-            remove_leftovers(folder, ("config.json", "study.json", "study.png"))
-            done = _begin(folder, name, run)
+            if not (shared and (folder / "lock").exists()):  # else another may just be beginning
+                _refuse_other(folder, name, run, may_change)
+            with contextlib.ExitStack() as turn:
+                (turn if shared else stack).enter_context(_turn(folder) if shared else Workdir(folder))
+                _refuse_other(folder, name, run, may_change)
+                remove_leftovers(folder, ("config.json", "study.json", "study.png"))
+                done = _begin(folder, name, run)
             if len(done):
                 screen.line(f"{name}: goes on in {folder}, {len(done)} pieces are done")
-        yield Journal(name, run, options, screen, folder, done)
+        yield Journal(name, run, options, screen, folder, done, shared)
 
 
-def _refuse_other(folder: Path, name: str, run: Run) -> None:
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Holds a shared folder for a moment, once the others have let go of it; raises HeldError when they do not."""
+    hold, end = Workdir(folder), time.monotonic() + TURN
+    while True:
+        try:
+            hold.acquire()
+            break
+        except HeldError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+    try:
+        yield
+    finally:
+        hold.release()
+
+
+def study_in(folder: str | Path) -> str:
+    """The name of the study that a folder holds, "" for none."""
+    return str((_rows(Path(folder) / PIECES) or [{}])[0].get("study", ""))
+
+
+def _refuse_other(folder: Path, name: str, run: Run, may_change: Collection[str]) -> None:
     """Raises ConfigError for a folder that holds something that is not this study."""
     if not folder.is_dir() or not any(p.name != "lock" and ".tmp-" not in p.name for p in folder.iterdir()):
         return
@@ -148,7 +183,7 @@ def _refuse_other(folder: Path, name: str, run: Run) -> None:
     if not path.is_file():
         raise DataError(f"--workdir: {folder} lost its config.json; choose a new folder")
     for key, (old, new) in config_files.changes(config_files.from_json(path), run.config).items():
-        if not key.startswith("study.") or key.startswith(f"study.{name}."):
+        if key not in may_change and (not key.startswith("study.") or key.startswith(f"study.{name}.")):
             raise ConfigError(
                 f"{key}: {folder} holds a study with {old!r}, the command says {new!r}; choose another --workdir"
             )
