@@ -100,21 +100,21 @@ class Subset:
     """
 
     def __init__(self, base: Examples, rows: np.ndarray) -> None:
-        self.base, self._rows = base, rows
+        self.base, self.rows = base, rows
         self._gathered: tuple[np.ndarray, np.ndarray] | None = None
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def fetch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The examples numbered `rows` [b] within the subset."""
         if self._gathered is not None:
             return self._gathered[0][rows], self._gathered[1][rows]
-        return self.base.fetch(self._rows[rows])
+        return self.base.fetch(self.rows[rows])
 
     def targets(self, rows: np.ndarray) -> np.ndarray:
         """Targets alone."""
-        return self._gathered[1][rows] if self._gathered is not None else targets_of(self.base, self._rows[rows])
+        return self._gathered[1][rows] if self._gathered is not None else targets_of(self.base, self.rows[rows])
 
     @property
     def nbytes(self) -> int:
@@ -124,7 +124,7 @@ class Subset:
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """A copy of the chosen examples, gathered once; of the base's others none is read."""
         if self._gathered is None:
-            self._gathered = gather(self.base, self._rows)
+            self._gathered = gather(self.base, self.rows)
         return self._gathered
 
     def __getstate__(self) -> dict[str, Any]:

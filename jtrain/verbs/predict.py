@@ -58,13 +58,18 @@ def predict(
         found = run.predict(state, split) if inputs is None else run.predict_inputs(state, inputs)
         tell_news(run, screen)
         if out is not None:
-            place = _place(out, default_name(split if inputs is None else "inputs"))
-            targets, weight = (None, None) if inputs is not None else _targets(run, split)
-            files = write_predictions(place, found, targets, run.task.predictions, run.names, weight)
-            read = len(found) if weight is None else int((weight > 0).sum())
-            left = f" ({len(found) - read:,} records cannot be read)" if read < len(found) else ""
-            screen.line(f"{read:,} predictions{left} in {' and '.join(map(str, files))}")
+            write_found(run, found, "" if inputs is not None else split, out, screen)
     return found
+
+
+def write_found(run: Run, found: np.ndarray, split: str, out: str | Path, screen: Screen) -> None:
+    """Writes predictions [examples, …] of a run's split ("": of other inputs) as `<out>.npz` and `<out>.csv`."""
+    place = _place(out, default_name(split or "inputs"))
+    targets, weight = _targets(run, split) if split else (None, None)
+    files = write_predictions(place, found, targets, run.task.predictions, run.names, weight)
+    read = len(found) if weight is None else int((weight > 0).sum())
+    left = f" ({len(found) - read:,} records cannot be read)" if read < len(found) else ""
+    screen.line(f"{read:,} predictions{left} in {' and '.join(map(str, files))}")
 
 
 def default_name(text: str) -> str:

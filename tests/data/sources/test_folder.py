@@ -129,7 +129,7 @@ def test_a_small_cut_decodes_none_of_the_other_images_and_nothing_decoded_is_pic
     examples = load(tmp_path, test=0.0).train
     _, val = cut_validation(examples, 0.1, seed=0)
     before = pickle.dumps(examples)
-    for file in {str(f) for f in tmp_path.rglob("*.png")} - {examples._files[row] for row in val._rows}:
+    for file in {str(f) for f in tmp_path.rglob("*.png")} - {examples._files[row] for row in val.rows}:
         open(file, "wb").close()
     assert len(val.arrays()[0]) == 2
     assert pickle.dumps(examples) == before
