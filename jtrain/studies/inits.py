@@ -1,0 +1,287 @@
+"""Which initializer: short runs of several, with seeds, and what one batch shows of each before any update."""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from jtrain import config as configs
+from jtrain.errors import ConfigError, NonFiniteError
+from jtrain.io.progress import Screen
+from jtrain.loop import train
+from jtrain.models.initializers import INITIALIZERS
+from jtrain.run import Run
+from jtrain.studies.inits_picture import draw
+from jtrain.studies.journal import Journal, open_study
+from jtrain.studies.probe import Signals, make_probe, number
+from jtrain.studies.short import is_higher_better, updates_of
+from jtrain.studies.study import Study
+from jtrain.table import did_you_mean
+
+ALPHA = 0.05  # chance of a difference being told where there is none
+PARTS = 10  # of a run; the last one's training loss is what a run without validation is judged by
+PROBED = 128  # examples, at most, of the check before the first update
+
+Values = Mapping[str, Sequence[float | None]]  # by initializer the metric of each seed, None of a run that diverged
+
+
+def inits(
+    given: ml_collections.ConfigDict | Run,
+    workdir: str | Path | None = None,
+    *,
+    model: Any = None,
+    data: Any = None,
+    screen: Screen | None = None,
+) -> Study:
+    """Compares initializers by the first part of the run, with several seeds each; the answer may be "no difference".
+
+    All see the batches of their seed, and are moved by one compiled step. They differ where Welch's t-tests of all
+    pairs, corrected by Holm (1979), leave a chance below 5 %; no spread counts as less than the median of all, nor as
+    less than one example of the validation split.
+
+    Args:
+      given: a config, or a run of `jtrain.assemble`; it is not changed.
+      workdir: folder for study.json, study.png and what is done so far; None writes nothing.
+      model: with a config: as `assemble` takes it.
+      data: with a config: as `assemble` takes it.
+      screen: None shows nothing.
+
+    Returns:
+      The study; `found["recommended"]` is the initializer to set, "" where the config's is as good as any.
+
+    Raises:
+      ConfigError: no such initializer, or one that cannot draw the parameters of `init.params`; see `open_study`.
+    """
+    with open_study("inits", given, workdir, model=model, data=data, screen=screen) as journal:
+        run, options = journal.run, journal.options
+        own = run.config.init.name
+        named = {name: _with_init(run.config, name) for name in dict.fromkeys((own, *options.names))}
+        total, note = updates_of(run, options.total, "study.inits.total")
+        if note:
+            journal.told(note)
+        variant = functools.cache(lambda name: run.again(named[name], run.data))
+        signals = _signals(journal, named, variant)
+        seeds = [run.config.seed + i for i in range(options.seeds)]
+
+        def trained(name: str, seed: int) -> Any:
+            return journal.piece(f"{name} seed {seed}", lambda: _trained(run, variant(name), seed, total))
+
+        found = {name: [trained(name, seed) for seed in seeds] for name in named}
+        metric = run.watch if "val" in run.feeds else "training loss"
+        values = {name: [one["value"] for one in each] for name, each in found.items()}
+        least = 1.0 / (len(run.data.val) if run.data.val is not None else run.batch_size)
+        higher = is_higher_better(run, metric)
+        verdict = judged(values, own, higher=higher, least=least)
+        words = _conclusion(run, verdict, values, metric, total)
+        rows = [_row(name, values[name], verdict, metric, signals[name]) for name in named]
+        summary = {
+            "metric": metric, "higher_is_better": higher, "updates": total, "own": own, "best": verdict.best,
+            "recommended": verdict.recommended, "differ": bool(verdict.worse or verdict.diverged),
+            "tied": verdict.tied, "diverged": verdict.diverged, "values": values, "chances": verdict.chances,
+            "signals": {name: one.plain() for name, one in signals.items()},
+        }  # fmt: skip
+        title = f"{run.model_name}: initializers after {total:,} updates, {options.seeds} seeds each" + (
+            "" if verdict.worse or verdict.diverged or not verdict.best else ": no difference"
+        )
+        picture = functools.partial(
+            draw, values=values, signals=signals, metric=metric, own=own, verdict=verdict, title=title
+        )
+        return journal.finish(Study("inits", words, rows, summary, picture))
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the runs say.
+
+    Attributes:
+      best: the best mean of those that never diverged, "" where all did or a single seed tells nothing.
+      tied: those that do not differ from it, itself among them.
+      worse: those that do.
+      diverged: those of which any seed diverged.
+      chances: by pair, "a / b", the corrected chance of such a difference where there is none.
+      recommended: what to set; "" where the config's own is among the tied, or nothing is told.
+    """
+
+    best: str
+    tied: list[str]
+    worse: list[str]
+    diverged: list[str]
+    chances: dict[str, float]
+    recommended: str
+
+    def chance(self, name: str) -> float | None:
+        """That of its difference from the best."""
+        return next((p for pair, p in self.chances.items() if set(pair.split(" / ")) == {name, self.best}), None)
+
+
+def judged(values: Values, own: str, *, higher: bool, least: float) -> Verdict:
+    """Which differ, and which to take.
+
+    Args:
+      values: of at least one initializer.
+      own: the config's.
+      higher: more is better.
+      least: spread, as a share of the largest value, below which none is taken.
+    """
+    diverged = [name for name, each in values.items() if None in each]
+    steady = {name: [v for v in each if v is not None] for name, each in values.items() if name not in diverged}
+    if not steady or any(len(each) < 2 for each in steady.values()):
+        return Verdict("", list(steady), [], diverged, {}, "")
+    sign = 1.0 if higher else -1.0
+    best = max(steady, key=lambda name: sign * float(np.mean(steady[name])))
+    chances = holm(_welch(steady, least))
+    verdict = Verdict(best, [], [], diverged, chances, "")
+    worse = [name for name in steady if name != best and (verdict.chance(name) or 0.0) < ALPHA]
+    tied = [name for name in steady if name not in worse]
+    return dataclasses.replace(verdict, tied=tied, worse=worse, recommended="" if own in tied else best)
+
+
+def _welch(groups: Mapping[str, Sequence[float]], least: float) -> dict[str, float]:
+    """{pair: two-sided chance} of Welch's t-test (1947), with no standard deviation below the median or `least`."""
+    from scipy import stats
+
+    spreads = {name: float(np.std(each, ddof=1)) for name, each in groups.items()}
+    floor = max(float(np.median(list(spreads.values()))), least * max(abs(v) for each in groups.values() for v in each))
+    found = {}
+    for a, b in itertools.combinations(groups, 2):
+        if floor == 0:  # all are 0
+            found[f"{a} / {b}"] = 1.0
+            continue
+        sides = [(np.mean(groups[n]), max(spreads[n], floor), len(groups[n])) for n in (a, b)]
+        found[f"{a} / {b}"] = float(stats.ttest_ind_from_stats(*sides[0], *sides[1], equal_var=False).pvalue)
+    return found
+
+
+def holm(chances: Mapping[str, float]) -> dict[str, float]:
+    """Chances corrected for their number: p₍ᵢ₎ ← max over j ≤ i of min(1, (m - j + 1) p₍ⱼ₎) (Holm 1979)."""
+    largest, found = 0.0, {}
+    for place, name in enumerate(sorted(chances, key=lambda n: chances[n])):
+        largest = max(largest, min(1.0, (len(chances) - place) * chances[name]))
+        found[name] = largest
+    return {name: found[name] for name in chances}
+
+
+def _with_init(config: ml_collections.ConfigDict, name: str) -> ml_collections.ConfigDict:
+    """The config with another initializer: options of the one before go back to their defaults, for it is not there."""
+    if name not in INITIALIZERS and ":" not in name:
+        raise ConfigError(f"study.inits.names: no such initializer {name!r}{did_you_mean(name, INITIALIZERS)}")
+    if name == config.init.name:
+        return config
+    params = config.init.params
+    config = configs.changed(config)
+    with config.unlocked():
+        config.init = configs.base().init
+    config.init.name = name
+    if name != "model":
+        config.init.params = params
+    configs.validate(config)
+    return config
+
+
+def _signals(journal: Journal, names: Mapping[str, Any], variant: Callable[[str], Run]) -> dict[str, Signals]:
+    """What the first batch shows of each initializer, before any update."""
+    run = journal.run
+
+    @functools.cache
+    def probe() -> tuple[Any, Any]:
+        rows = run.order.rows(0)[:PROBED]
+        inputs, targets = run.data.train.fetch(rows)
+        batch = {"inputs": inputs, "targets": targets}
+        return make_probe(run, batch), batch
+
+    def measured(name: str) -> Any:
+        measure, batch = probe()
+        return measure(variant(name).init_state(), batch).plain()
+
+    def piece(name: str) -> Signals:
+        return Signals(**journal.piece(f"{name} at the start", lambda: measured(name)))
+
+    found = {name: piece(name) for name in names}
+    if any(one.loops for one in found.values()):
+        journal.told("layers inside loops, such as those over time, are not among the layers shown")
+    return found
+
+
+def _trained(run: Run, variant: Run, seed: int, total: int) -> dict[str, Any]:
+    """{"value", "train_loss", "why"} of the first `total` updates, drawn as by `variant`, moved as by `run`."""
+    same, fresh = run.reseed(seed), variant.reseed(seed)
+    short = dataclasses.replace(
+        same, init=fresh.init, make=fresh.make, clock=dataclasses.replace(same.clock, total=total),
+        feeds={name: feed for name, feed in same.feeds.items() if name != "test"},
+        eval_every=total, save_every=total, log_every=max(1, total // PARTS),
+    )  # fmt: skip
+    try:
+        result = train(short)
+    except NonFiniteError as error:
+        return {"value": None, "train_loss": None, "why": str(error)}
+    finally:
+        same.close()
+    loss = [row["loss"] for row in result.history if row["split"] == "train"][-1]
+    value = result.metrics["val"][run.watch] if "val" in run.feeds else loss
+    return {"value": number(value), "train_loss": number(loss), "why": ""}
+
+
+def _row(name: str, values: Sequence[float | None], verdict: Verdict, metric: str, signals: Signals) -> dict[str, Any]:
+    steady = [v for v in values if v is not None]
+    dead = [layer["dead"] for layer in signals.layers if "dead" in layer]
+    return {
+        "init": name,
+        metric: float(np.mean(steady)) if steady else None,
+        "sd": float(np.std(steady, ddof=1)) if len(steady) > 1 else None,
+        "diverged": len(values) - len(steady) or None,
+        "p to best": verdict.chance(name),
+        "loss at start": signals.loss,
+        "of a guess": signals.blank,
+        "rms last/first": _ratio([layer["rms"] for layer in signals.layers]),
+        "gradient first/last": _ratio([layer["grad_rms"] for layer in signals.layers][::-1]),
+        "dead units": max(dead) if dead else None,
+    }
+
+
+def _ratio(numbers: Sequence[float | None]) -> float | None:
+    """The last by the first."""
+    if len(numbers) < 2 or not numbers[0] or numbers[-1] is None:
+        return None
+    return numbers[-1] / numbers[0]
+
+
+def _conclusion(run: Run, verdict: Verdict, values: Values, metric: str, total: int) -> str:
+    own = run.config.init.name
+    after = f"after {total:,} updates"
+    lost = f"; diverged: {', '.join(verdict.diverged)}" if verdict.diverged else ""
+    given = " (of what transfer.init_from leaves to be drawn)" if run.config.transfer.init_from else ""
+    if len(verdict.diverged) == len(values):
+        return f"no answer{given}: a run of every initializer diverged {after}; find an lr first (jtrain ladder)"
+    if not verdict.best:
+        return f"no answer{given}: one seed shows no spread; set --config.study.inits.seeds=3 or more"
+
+    def told(name: str) -> str:
+        each = [v for v in values[name] if v is not None]
+        return f"{name} {np.mean(each):.4g} ± {np.std(each, ddof=1):.2g}" if each else f"{name} (diverged)"
+
+    if not verdict.worse and not verdict.diverged:
+        worst = max(verdict.tied, key=lambda name: abs(np.mean(values[name]) - np.mean(values[verdict.best])))  # type: ignore[arg-type]
+        least = min(verdict.chances.values(), default=1.0)
+        return (
+            f"no difference{given}: {metric} {after} is {told(verdict.best)} at best and {told(worst)} at worst, "
+            f"within the spread of the seeds (smallest corrected p {least:.2g}); keep {own}"
+        )
+    others = [name for name in verdict.tied if name not in (verdict.best, own)]
+    same = f", and by these seeds not told apart from {', '.join(others)}" if others else ""
+    worse = ", ".join(map(told, verdict.worse))
+    if not verdict.recommended:
+        best = "" if own == verdict.best else f", within the spread of the best, {told(verdict.best)}"
+        less = f"; worse: {worse}" if worse else ""
+        return f"keep {own}{given}: {metric} {after} is {told(own)}{best}{less}{lost}"
+    chance = verdict.chance(own)
+    p = f" (corrected p {chance:.2g})" if chance is not None and not math.isnan(chance) else ""
+    return (
+        f"{verdict.best} is better than {own}{given}: {metric} {after} is {told(verdict.best)} against {told(own)}{p}"
+        f"{same}{lost}; set --config.init.name={verdict.best}"
+    )
