@@ -19,6 +19,15 @@ _HOME = {
     "check": "jtrain.verbs.check",
     "export": "jtrain.verbs.export",
     "Model": "jtrain.models.pure",
+    "ladder": "jtrain.studies.ladder",
+    "lr_find": "jtrain.studies.lr_find",
+    "inits": "jtrain.studies.inits",
+    "batch_size": "jtrain.studies.batch_size",
+    "overfit": "jtrain.studies.overfit",
+    "kfold": "jtrain.studies.kfold",
+    "ensemble": "jtrain.studies.ensemble",
+    "data_size": "jtrain.studies.data_size",
+    "search": "jtrain.studies.search",
 }
 _MODULES = ("config", "durations", "errors")
 

@@ -12,7 +12,7 @@ from jtrain.errors import ConfigError
 # Options that are paths: what a command says from one folder must hold in any other.
 PATHS = (
     "data.npz.path", "data.table.path", "data.folder.path", "data.text.path", "data.tfds.data_dir",
-    "transfer.init_from",
+    "transfer.init_from", "study.kfold.groups", "study.ensemble.workdirs",
 )  # fmt: skip
 
 
@@ -59,7 +59,9 @@ def _load(values: dict[str, str], overrides: dict[str, str]) -> Any:
     for key in PATHS:  # a run can be resumed from any folder
         *parents, last = key.split(".")
         node = functools.reduce(getattr, parents, config)
-        if node[last]:
+        if isinstance(node[last], tuple):
+            node[last] = tuple(str(Path(text).expanduser().absolute()) for text in node[last])
+        elif node[last]:
             node[last] = str(Path(node[last]).expanduser().absolute())
     return config
 
@@ -180,10 +182,26 @@ def _predict(values: dict[str, str], overrides: dict[str, str]) -> None:
     _look_here(bool(values["trust"]))
     _setup()
     from jtrain.io.progress import Screen
-    from jtrain.verbs.predict import default_name, inputs_of, predict
+    from jtrain.studies.journal import study_in
+    from jtrain.verbs.predict import default_name, inputs_of, predict, write_found
 
     split = values["split"] or "test"
     out = values["out"] or os.path.join(values["workdir"], default_name(values["inputs"] or split))
+    if study_in(values["workdir"]) == "ensemble":
+        from jtrain.studies.ensemble import predict_ensemble
+
+        for name in [name for name in ("at", "coordinator", "processes", "process") if values[name]]:
+            raise ConfigError(f"--{name}: is not for predict with an ensemble")
+        for key in overrides:
+            raise ConfigError(f"--config.{key}: is not for predict with an ensemble; it is read as it was trained")
+        of = "" if values["inputs"] else split
+        predict_ensemble(
+            values["workdir"], inputs_of(values["inputs"]) if values["inputs"] else split, values["rule"] or "mean",
+            trust=bool(values["trust"]), told=lambda run, found: write_found(run, found, of, out, Screen()),
+        )  # fmt: skip
+        return
+    if values["rule"]:
+        raise ConfigError(f"--rule: is for the folder of an ensemble study; {values['workdir']} holds one run")
     with _joined("predict", values, _of_workdir(values, overrides)) as peers:
         predict(
             values["workdir"], split=split, at=values["at"] or "latest", overrides=overrides,
@@ -214,6 +232,19 @@ def _of_workdir(values: dict[str, str], overrides: dict[str, str]) -> Any:
     return config_files.read_config(path, overrides, trust=True) if path.is_file() else configs.base()
 
 
+def _study(name: str, values: dict[str, str], overrides: dict[str, str]) -> int:
+    config = _load(values, overrides)
+    _setup()
+    import importlib
+    import time
+
+    from jtrain.io.progress import Screen
+
+    workdir = values["workdir"] or f"runs/{name}-{_name(values)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    study = getattr(importlib.import_module(f"jtrain.studies.{name}"), name)
+    return 0 if study(config, workdir, screen=Screen()).ok else 1
+
+
 def _need_workdir(verb: str, values: dict[str, str]) -> None:
     if not values["workdir"]:
         raise ConfigError(f"--workdir: is needed by {verb}: the folder of a run")
@@ -221,7 +252,12 @@ def _need_workdir(verb: str, values: dict[str, str]) -> None:
         raise ConfigError(f"--config: is not for {verb}; it reads the workdir's own config.json")
 
 
-Command = Callable[[dict[str, str], dict[str, str]], None]  # ({flag: value}, {dotted key: text})
+# ({flag: value}, {dotted key: text}) -> exit code, None is 0
+Command = Callable[[dict[str, str], dict[str, str]], int | None]
 COMMANDS: dict[str, Command] = {
     "train": _train, "check": _check, "eval": _evaluate, "predict": _predict, "export": _export,
+    **{
+        name: functools.partial(_study, name)
+        for name in ("ladder", "lr_find", "inits", "batch_size", "overfit", "kfold", "ensemble", "data_size", "search")
+    },
 }  # fmt: skip

@@ -16,16 +16,27 @@ VERBS = {
     "eval": "metrics of a workdir's state on a split",
     "predict": "what a workdir's state says of a split or of inputs of yours, as .npz and .csv",
     "export": "the weights of a workdir's state as .safetensors, under torch's names",
+    "ladder": "study: which learning rate? the same run at rungs of ×3, until the best is among them",
+    "lr_find": "study: which learning rate? one sweep from low to high; a range, or no answer",
+    "inits": "study: which initialization? and do activations and gradients keep their size at the start",
+    "batch_size": "study: which batch size? the largest that fits, and where a larger one no longer pays",
+    "overfit": "study: can a few examples be learnt by heart? if not, the suspect (exit code 1)",
+    "kfold": "study: cross-validation; mean ± sd, and a prediction of every example by a model that never saw it",
+    "ensemble": "study: what do several runs gain together, by three rules and by averaging their weights",
+    "data_size": "study: what would more data bring, and which examples look mislabelled or duplicated",
+    "search": "study: searches any options (c.study.search.space) with Optuna; several workers may share it",
 }
+STUDIES = tuple(name for name, text in VERBS.items() if text.startswith("study: "))
 MANY = ("coordinator", "processes", "process")
 UNFIT = {
-    "train": ("split", "at", "inputs", "out"),
-    "check": ("split", "at", "inputs", "resume", "branch", "workdir", *MANY),
-    "eval": ("resume", "branch", "inputs", "out"),
+    "train": ("split", "at", "inputs", "rule", "out"),
+    "check": ("split", "at", "inputs", "rule", "resume", "branch", "workdir", *MANY),
+    "eval": ("resume", "branch", "inputs", "rule", "out"),
     "predict": ("resume", "branch"),
-    "export": ("resume", "branch", "inputs", "split", *MANY),
+    "export": ("resume", "branch", "inputs", "rule", "split", *MANY),
+    **dict.fromkeys(STUDIES, ("split", "at", "inputs", "rule", "resume", "branch", "out", *MANY)),
 }
-FLAGS = ("config", "workdir", "resume", "branch", "split", "at", "inputs", "out", *MANY)
+FLAGS = ("config", "workdir", "resume", "branch", "split", "at", "inputs", "rule", "out", *MANY)
 
 HELP = """jtrain [VERB] --config=CONFIG [--workdir=DIR] [--config.KEY=VALUE …]
 
@@ -35,12 +46,13 @@ verbs
 flags
   --config=CONFIG        a shipped config (digits, cifar:small), a .py file (it is run), or a .json file (it is not)
   --config.KEY=VALUE     sets one option, for example --config.optimizer.lr=0.01
-  --workdir=DIR          where the run's files are; default runs/<config>-<date-time>
+  --workdir=DIR          where the files of a run or study are; default runs/<config>-<date-time>
   --resume=force         train: go on although the workdir was begun with another config or other data
   --branch=OLD[@WHICH]   train: begin the workdir with the latest state of the run in OLD (@best, @STEP)
   --split=SPLIT          eval, predict: train, val or test (default test)
   --at=WHICH             eval, predict, export: latest (default), best, or a step
   --inputs=FILE          predict: a .npy or .npz file of inputs, instead of a split
+  --rule=RULE            predict with the folder of an ensemble: mean (default), vote, average_then_vote, median
   --out=PATH             predict: writes PATH.npz and PATH.csv; default <workdir>/predictions-<split>;
                          export: the file; default <workdir>/weights.safetensors; check: a folder for its pictures;
                          a folder, such as out/: default names in it
@@ -117,8 +129,7 @@ def _run(argv: list[str]) -> int:
             raise ConfigError(f"--{name}: is not for {verb}")
     from jtrain.commands import COMMANDS
 
-    COMMANDS[verb](values, overrides)
-    return 0
+    return COMMANDS[verb](values, overrides) or 0
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -178,7 +178,7 @@ def _refuse_other(folder: Path, name: str, run: Run, may_change: Collection[str]
     if not first:
         raise ConfigError(f"--workdir: {folder} holds files but no study; choose a new or empty folder")
     if first[0].get("study") != name:
-        raise ConfigError(f"--workdir: {folder} holds a {first[0].get('study')} study; choose a new folder")
+        raise ConfigError(f"--workdir: {folder} holds another study, {first[0].get('study')}; choose a new folder")
     path = folder / "config.json"
     if not path.is_file():
         raise DataError(f"--workdir: {folder} lost its config.json; choose a new folder")

@@ -50,7 +50,7 @@ def test_another_config_other_data_or_another_study_are_refused_and_other_studie
     with pytest.raises(ConfigError, match="other data"):
         ladder(tiny(), tmp_path / "w", data=blobs(seed=1))
     with (
-        pytest.raises(ConfigError, match="holds a ladder study"),
+        pytest.raises(ConfigError, match="holds another study, ladder"),
         open_study("lr_find", tiny(), tmp_path / "w", data=blobs()),
     ):
         pass
