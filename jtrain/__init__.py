@@ -26,6 +26,7 @@ _HOME = {
     "overfit": "jtrain.studies.overfit",
     "kfold": "jtrain.studies.kfold",
     "ensemble": "jtrain.studies.ensemble",
+    "predict_ensemble": "jtrain.studies.ensemble",
     "data_size": "jtrain.studies.data_size",
     "search": "jtrain.studies.search",
 }

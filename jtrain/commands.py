@@ -186,7 +186,8 @@ def _predict(values: dict[str, str], overrides: dict[str, str]) -> None:
     from jtrain.verbs.predict import default_name, inputs_of, predict, write_found
 
     split = values["split"] or "test"
-    out = values["out"] or os.path.join(values["workdir"], default_name(values["inputs"] or split))
+    rule = f"-{values['rule']}" if values["rule"] else ""
+    out = values["out"] or os.path.join(values["workdir"], default_name(values["inputs"] or split) + rule)
     if study_in(values["workdir"]) == "ensemble":
         from jtrain.studies.ensemble import predict_ensemble
 

@@ -115,10 +115,12 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(argv: list[str]) -> int:
     if any(a in ("--help", "-help", "-h", "help") for a in argv):
+        if studies := [word for word in argv if word in STUDIES]:
+            return _help_study(studies[0])
         from jtrain.io.progress import Screen
         from jtrain.shipped import shipped
 
-        verbs = "\n".join(f"  {name:<10}{text}" for name, text in VERBS.items())
+        verbs = "\n".join(f"  {name:<12}{text}" for name, text in VERBS.items())
         Screen().line(HELP.format(verbs=verbs, configs=", ".join(shipped())).rstrip("\n"))
         return 0
     overrides, rest = split_overrides(argv)
@@ -130,6 +132,19 @@ def _run(argv: list[str]) -> int:
     from jtrain.commands import COMMANDS
 
     return COMMANDS[verb](values, overrides) or 0
+
+
+def _help_study(name: str) -> int:
+    """Prints what a study answers, and its options."""
+    from jtrain.io.progress import Screen
+    from jtrain.study_options import told_options
+
+    lines = [f"jtrain {name} --config=CONFIG [--workdir=DIR] [--config.KEY=VALUE …]", "", VERBS[name], "", "options"]
+    lines += [
+        f"  --config.study.{name}.{option}={default}\n      {text}" for option, default, text in told_options(name)
+    ]
+    Screen().line("\n".join([*lines, "", f"more: docs/studies/{name}.md"]))
+    return 0
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:

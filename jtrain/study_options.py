@@ -1,6 +1,7 @@
 """The options of every study, `c.study.<name>.<option>`: one class each, whose fields are the options."""
 
 import dataclasses
+import inspect
 import math
 import typing
 from typing import Annotated, Any, Literal
@@ -229,3 +230,18 @@ def study_fields() -> dict[str, tuple[Any, Any]]:
         hints = typing.get_type_hints(options, include_extras=True)
         found |= {f"study.{name}.{f.name}": (hints[f.name], f.default) for f in dataclasses.fields(options)}
     return found
+
+
+def told_options(name: str) -> list[tuple[str, Any, str]]:
+    """(option, default, what it is) of every option of a study, in order."""
+    options = STUDY_OPTIONS[name]
+    told: dict[str, str] = {}
+    names: list[str] = []
+    for line in inspect.cleandoc(options.__doc__ or "").partition("Attributes:")[2].splitlines():
+        head, colon, text = line.strip().partition(": ")
+        if colon and line.startswith("  ") and not line.startswith("    "):
+            names = head.split(", ")
+            told |= dict.fromkeys(names, text)
+        elif line.strip():
+            told |= {each: f"{told[each]} {line.strip()}" for each in names}
+    return [(f.name, f.default, told.get(f.name, "")) for f in dataclasses.fields(options)]

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from jtrain.io.workdir import (
     write_text_atomic,
 )
 from jtrain.run import Run
+from jtrain.state import to_flat
 from jtrain.studies.study import Study
 from jtrain.study_options import STUDY_OPTIONS
 
@@ -77,15 +79,14 @@ class Journal:
         self.screen.line(text)
 
     def finish(self, study: Study) -> Study:
-        """Writes the result, shows table and conclusion, and gives it back."""
-        if self.folder is not None:
-            with _turn(self.folder) if self.shared else contextlib.nullcontext():
-                study.save(self.folder)
+        """Shows table and conclusion, writes the result, and gives it back."""
         for line in study.table().splitlines():
             self.screen.line(f"  {line}")
         self.screen.line(f"{self.name}: {study.conclusion}")
         if self.folder is not None:
-            self.screen.line(f"  files in {self.folder}")
+            with _turn(self.folder) if self.shared else contextlib.nullcontext():
+                study.save(self.folder)
+            self.screen.line(f"  files in {self.folder}: study.json, study.png")
         return study
 
 
@@ -136,15 +137,26 @@ def open_study(
         if workdir is not None:
             folder = Path(workdir)
             if not (shared and (folder / "lock").exists()):  # else another may just be beginning
-                _refuse_other(folder, name, run, may_change)
+                _refuse_other(folder, name, run, may_change, shared)
             with contextlib.ExitStack() as turn:
                 (turn if shared else stack).enter_context(_turn(folder) if shared else Workdir(folder))
-                _refuse_other(folder, name, run, may_change)
+                _refuse_other(folder, name, run, may_change, shared)
                 remove_leftovers(folder, ("config.json", "study.json", "study.png"))
                 done = _begin(folder, name, run)
-            if len(done):
-                screen.line(f"{name}: goes on in {folder}, {len(done)} pieces are done")
-        yield Journal(name, run, options, screen, folder, done, shared)
+            if done:
+                so_far = "1 piece is" if len(done) == 1 else f"{len(done)} pieces are"
+                screen.line(f"{name}: goes on in {folder}, {so_far} done")
+            else:
+                screen.line(f"{name}: in {folder}; stopped, it goes on with --workdir={folder}")
+        try:
+            yield Journal(name, run, options, screen, folder, done, shared)
+        except ConfigError:
+            if (
+                folder is not None and not shared and _is_bare(folder)
+            ):  # refused before any work: nothing is left behind
+                for path in (folder / "config.json", folder / PIECES):
+                    path.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -170,16 +182,18 @@ def study_in(folder: str | Path) -> str:
     return str((_rows(Path(folder) / PIECES) or [{}])[0].get("study", ""))
 
 
-def _refuse_other(folder: Path, name: str, run: Run, may_change: Collection[str]) -> None:
+def _refuse_other(folder: Path, name: str, run: Run, may_change: Collection[str], shared: bool) -> None:
     """Raises ConfigError for a folder that holds something that is not this study."""
     if not folder.is_dir() or not any(p.name != "lock" and ".tmp-" not in p.name for p in folder.iterdir()):
         return
-    first = _rows(folder / PIECES)[:1]
+    if _is_bare(folder) and not shared:
+        return
+    first, path = _rows(folder / PIECES)[:1], folder / "config.json"
     if not first:
-        raise ConfigError(f"--workdir: {folder} holds files but no study; choose a new or empty folder")
+        what = "a run" if (folder / "checkpoints").is_dir() else "files"
+        raise ConfigError(f"--workdir: {folder} holds {what} but no study; choose a new or empty folder")
     if first[0].get("study") != name:
         raise ConfigError(f"--workdir: {folder} holds another study, {first[0].get('study')}; choose a new folder")
-    path = folder / "config.json"
     if not path.is_file():
         raise DataError(f"--workdir: {folder} lost its config.json; choose a new folder")
     for key, (old, new) in config_files.changes(config_files.from_json(path), run.config).items():
@@ -189,15 +203,30 @@ def _refuse_other(folder: Path, name: str, run: Run, may_change: Collection[str]
             )
     if first[0].get("data") != run.fingerprint:
         raise ConfigError(f"--workdir: {folder} holds a study of other data; choose another")
+    if first[0].get("model") != _model_digest(run):  # of a model that a program gave the config tells nothing
+        raise ConfigError(f"--workdir: {folder} holds a study of another model; choose another")
+
+
+def _is_bare(folder: Path) -> bool:
+    """Whether a study has begun in a folder, or was about to, and has done nothing there."""
+    names = {path.name for path in folder.iterdir() if ".tmp-" not in path.name} - {"lock"}
+    return names <= {"config.json", PIECES} and PIECES in names and len(_rows(folder / PIECES)) <= 1
 
 
 def _begin(folder: Path, name: str, run: Run) -> dict[str, Any]:
     """{key: value} of the pieces that are done; writes what a new study begins with."""
     rows = _rows(folder / PIECES)
-    if not rows:
+    if len(rows) <= 1 and (not rows or _is_bare(folder)):
+        head = json.dumps({"study": name, "data": run.fingerprint, "model": _model_digest(run)})
+        write_text_atomic(folder / PIECES, head + "\n")  # first: what has it alone is free for any study
         write_text_atomic(folder / "config.json", config_files.to_json(run.config))
-        _append(folder / PIECES, {"study": name, "data": run.fingerprint})
     return {row["key"]: row["value"] for row in rows[1:] if "key" in row}
+
+
+def _model_digest(run: Run) -> int:
+    """By which the model is known again: paths, shapes and types of its parameters and state."""
+    arrays = {path: leaf for path, leaf in to_flat(run.shapes).items() if path.startswith(("params/", "model_state/"))}
+    return zlib.crc32(repr([(path, leaf.shape, str(leaf.dtype)) for path, leaf in sorted(arrays.items())]).encode())
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ Found = dict[str, np.ndarray]  # by name the sums [updates, k + 1] of one member
 
 TIMED = 3  # calls by which a way is judged
 FASTER = 0.9  # of the time of the loop: what another way must come under
+WORDS = {"loop": "in turn", "unroll": "in pairs", "vmap": "as one batch", "mesh": "one device each"}
 HOPED = 0.5  # share of the time left that another way may save: it is tried where that is more than its compilation
 MEMORY_SHARE = 0.8  # of a device's memory that members may fill
 
@@ -178,16 +179,16 @@ class Members:
         for name in [name for name in self._offered if name != "loop"]:
             way = self._offered[name]()
             if HOPED * left < way.copies * compiling:
-                self.why += f"; {name} is not worth compiling for the {duration_words(left)} that are left"
+                self.why += f"; {WORDS[name]}: not worth compiling for the {duration_words(left)} that are left"
                 continue
             self._ways[name] = way
             taken = self._timed(name, then, per_call)
-            self.why += f", {name} {taken * 1e3:.3g}"
+            self.why += f"; {WORDS[name]}: {taken * 1e3:.3g} ms"
             if taken < FASTER * best:
                 best, self.strategy = taken, name
             else:
                 del self._ways[name]
-        self._told(f"{len(self.states)} members by {self.strategy}: {self.why}")
+        self._told(f"{len(self.states)} members are moved {WORDS[self.strategy]} ({self.why})")
         return then
 
     def _timed(self, name: Strategy, start: int, per_call: int) -> float:

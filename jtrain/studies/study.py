@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jtrain.io.workdir import write_atomic, write_json_atomic
+from jtrain.io.workdir import disk_error, write_atomic, write_json_atomic
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Study:
     """The result of a study.
 
@@ -29,6 +29,9 @@ class Study:
     draw: Callable[[Any], None]
     ok: bool = True
 
+    def __repr__(self) -> str:
+        return f"{self.table()}\n{self.name}: {self.conclusion}"
+
     def table(self) -> str:
         """The rows as text, in columns."""
         return table(self.rows)
@@ -44,11 +47,15 @@ class Study:
         write_atomic(Path(path), canvas.print_png)
 
     def save(self, folder: str | Path) -> None:
-        """Writes study.json and study.png; raises DataError when they cannot be written."""
+        """Writes study.json and study.png into a folder; raises DataError when they cannot be written."""
         folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(folder, error) from error
         told = {"study": self.name, "ok": self.ok, "conclusion": self.conclusion, "found": dict(self.found)}
-        self.plot(folder / "study.png")
         write_json_atomic(folder / "study.json", told | {"rows": [dict(row) for row in self.rows]})
+        self.plot(folder / "study.png")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

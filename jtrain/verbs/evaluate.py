@@ -9,7 +9,7 @@ from jtrain.io.progress import Screen
 from jtrain.peers import ALONE, Peers
 from jtrain.run import Run
 from jtrain.table import did_you_mean
-from jtrain.verbs.restored import agree_on, open_run, open_state
+from jtrain.verbs.restored import agree_on, moved, open_run, open_state
 
 
 def evaluate(
@@ -34,7 +34,8 @@ def evaluate(
     with contextlib.closing(open_run(workdir, overrides=overrides, model=model, data=data, trust=trust)) as run:
         check_split(run, split)
         agree_on(run, peers, {"split": split, "at": str(at)})
-        state = open_state(run, workdir, at, screen=screen, peers=peers)
+        own = split if data is None and not moved(overrides) else ""
+        state = open_state(run, workdir, at, screen=screen, peers=peers, held_out=own)
         found = run.evaluate(state, split)
         tell_news(run, screen)
     step = int(state.step)

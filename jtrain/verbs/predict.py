@@ -18,7 +18,7 @@ from jtrain.peers import ALONE, Peers
 from jtrain.run import Run
 from jtrain.verbs.evaluate import check_split, tell_news
 from jtrain.verbs.predictions import write_predictions
-from jtrain.verbs.restored import agree_on, open_run, open_state
+from jtrain.verbs.restored import agree_on, moved, open_run, open_state
 
 
 def predict(
@@ -54,7 +54,8 @@ def predict(
             inputs = _fitting(run, inputs)
         given = zlib.crc32(inputs.tobytes()) if inputs is not None else split
         agree_on(run, peers, {"inputs": given, "at": str(at)})
-        state = open_state(run, workdir, at, screen=screen, peers=peers)
+        own = split if inputs is None and data is None and not moved(overrides) else ""
+        state = open_state(run, workdir, at, screen=screen, peers=peers, held_out=own)
         found = run.predict(state, split) if inputs is None else run.predict_inputs(state, inputs)
         tell_news(run, screen)
         if out is not None:

@@ -41,6 +41,10 @@ def open_run(
         and where the data is; or it was given parts "module:Name", and there is no `trust`.
     """
     path = Path(workdir) / "config.json"
+    if (Path(workdir) / "study.jsonl").is_file():
+        runs = sorted(str(path.parent) for path in Path(workdir).glob("*/config.json"))
+        inside = f"; runs in it: {', '.join(runs[:3])}{', …' if len(runs) > 3 else ''}" if runs else ""
+        raise DataError(f"--workdir: {workdir} holds a study, which is no run{inside}")
     if not path.is_file():
         raise DataError(f"--workdir: {workdir} holds no run (no config.json)")
     config = config_files.read_config(path, overrides, trust=trust)
@@ -54,6 +58,11 @@ def open_run(
     return assemble(config, model=model, data=data)
 
 
+def moved(overrides: dict[str, str] | None) -> bool:
+    """Whether the data are to be taken from elsewhere than in the training."""
+    return any(key.startswith("data.") for key in overrides or {})
+
+
 def agree_on(run: Run, peers: Peers, asked: dict[str, Any]) -> None:
     """Raises ConfigError unless all processes do the same with the same run."""
     if jax.process_count() != peers.processes:
@@ -65,12 +74,22 @@ def agree_on(run: Run, peers: Peers, asked: dict[str, Any]) -> None:
 
 
 def open_state(
-    run: Run, workdir: str | Path, at: str | int = "latest", *, screen: Screen | None = None, peers: Peers = ALONE
-) -> TrainState:
+    run: Run, workdir: str | Path, at: str | int = "latest", *, screen: Screen | None = None, peers: Peers = ALONE,
+    held_out: str = "",
+) -> TrainState:  # fmt: skip
     """A state of a workdir: `latest`, `best`, or the number of a step; for all processes the one that process 0 finds.
 
+    Args:
+      run: from `open_run`.
+      workdir: its folder.
+      at: which state.
+      screen: where it is told.
+      peers: the processes that do this together.
+      held_out: 'train' or 'val', where the split is to be the one of the training.
+
     Raises:
-      ConfigError: `at` is none of these. DataError: there is no such checkpoint, or it is damaged.
+      ConfigError: `at` is none of these; or the state was trained on another cut of the data, so that its split of that
+        name is another one. DataError: there is no such checkpoint, or it is damaged.
     """
     screen = screen or Screen.quiet()
 
@@ -87,6 +106,12 @@ def open_state(
         restored = read_checkpoint(folder, str(at_step), key="--at", event=tell, abstract=run.abstract)
         if digest_of(folder / "checkpoints" / str(at_step)) != digest:
             raise DataError(f"--workdir: {folder} is not the same folder for all processes")
+    trained_on = restored.control.get("data")
+    if held_out in ("train", "val") and trained_on and trained_on != run.fingerprint:
+        raise ConfigError(
+            f"--split={held_out}: {workdir} was trained on other examples than its config.json cuts for that (a member "
+            "of a study, or changed data), so that it may have seen them; use --split=test"
+        )
     stopped = restored.control.get("stopped") and str(at) == "latest"
     hint = "; the run was stopped early, its best is --at=best" if stopped else ""
     screen.line(f"checkpoint of update {restored.step} in {workdir}{hint}")

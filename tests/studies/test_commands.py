@@ -1,5 +1,6 @@
 """Studies on the command line: what is typed, the exit code, the files, and an ensemble that predicts."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -71,6 +72,8 @@ def test_predict_takes_the_folder_of_an_ensemble(tmp_path, capsys):
     mean = np.load(tmp_path / "e" / "predictions-test.npz")["probabilities"]
     np.testing.assert_allclose(mean.sum(axis=-1), 1, atol=1e-5)
     assert main(("predict", "--workdir=e", "--rule=vote", "--split=val", "--out=votes")) == 0
+    assert main(("predict", "--workdir=e", "--rule=vote")) == 0
+    assert (tmp_path / "e" / "predictions-test-vote.csv").is_file()
     shares = np.load(tmp_path / "votes.npz")["probabilities"]
     assert set(np.unique(shares)) <= {0.0, 0.5, 1.0}
     assert main(("predict", "--workdir=e", "--rule=median")) == 2
@@ -79,3 +82,25 @@ def test_predict_takes_the_folder_of_an_ensemble(tmp_path, capsys):
     assert "--at: is not for predict with an ensemble" in capsys.readouterr().err
     assert main(("predict", "--workdir=e/member0", "--rule=mean")) == 2
     assert "--rule: is for the folder of an ensemble" in capsys.readouterr().err
+
+
+def test_help_of_a_study_tells_every_option_with_its_default(capsys):
+    for name, options in STUDY_OPTIONS.items():
+        assert main((name, "--help")) == 0
+        shown = capsys.readouterr().out
+        assert VERBS[name] in shown
+        for field in dataclasses.fields(options):
+            line = f"  --config.study.{name}.{field.name}={field.default}\n      "
+            assert line in shown
+            assert shown.partition(line)[2][0].isprintable()
+
+
+def test_a_member_is_not_evaluated_on_examples_that_it_was_trained_on(tmp_path, capsys):
+    assert main(("ensemble", *SMALL, "--config.study.ensemble.members=2", "--workdir=e")) == 0
+    assert main(("eval", "--workdir=e/member0", "--split=val")) == 0
+    assert main(("eval", "--workdir=e/member1", "--split=test")) == 0
+    capsys.readouterr()
+    assert main(("eval", "--workdir=e/member1", "--split=val")) == 2
+    assert "it may have seen them" in capsys.readouterr().err
+    assert main(("eval", "--workdir=e")) == 3
+    assert "holds a study, which is no run; runs in it: e/member0, e/member1" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import flax.linen as nn
 import numpy as np
 import pytest
 from helpers import blobs, tiny, tiny_run
@@ -59,7 +60,7 @@ def test_another_config_other_data_or_another_study_are_refused_and_other_studie
 def test_a_folder_of_a_run_or_of_other_files_is_refused(tmp_path):
     run = tiny_run("3steps")
     train(run, tmp_path / "run")
-    with pytest.raises(ConfigError, match="holds files but no study"):
+    with pytest.raises(ConfigError, match="holds a run but no study"):
         ladder(tiny(), tmp_path / "run")
     ladder(tiny(), tmp_path / "study")
     with pytest.raises(ConfigError, match="holds a study"):
@@ -100,3 +101,35 @@ def test_the_result_is_written_and_shown(tmp_path):
 
 def test_a_table_of_nothing_is_empty():
     assert table([]) == ""
+
+
+def test_what_is_refused_before_any_work_leaves_the_folder_free(tmp_path):
+    with pytest.raises(ConfigError, match="no good"), open_study("ladder", tiny(), tmp_path / "w", data=blobs()):
+        raise ConfigError("no good")
+    assert {p.name for p in (tmp_path / "w").iterdir()} <= {"lock"}
+    assert ladder(tiny(optimizer__lr=0.02), tmp_path / "w")[0] == ["a", "b"]
+
+
+def test_a_study_that_was_killed_as_it_began_can_be_begun_again(tmp_path):
+    ladder(tiny(), tmp_path / "w", "")
+    (tmp_path / "w" / "config.json").unlink()
+    assert ladder(tiny(optimizer__lr=0.02), tmp_path / "w")[0] == ["a", "b"]
+
+
+def test_another_model_of_a_program_is_refused(tmp_path):
+    class Net(nn.Module):
+        width: int
+
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3)(nn.Dense(self.width)(x))
+
+    ladder(tiny(), tmp_path / "w", model=Net(4))
+    assert ladder(tiny(), tmp_path / "w", model=Net(4))[0] == []
+    with pytest.raises(ConfigError, match="a study of another model"):
+        ladder(tiny(), tmp_path / "w", model=Net(5))
+
+
+def test_a_study_is_printed_as_its_table_and_conclusion():
+    study = Study("ladder", "0.01 is best.", [{"lr": 0.01}], {}, print)
+    assert repr(study).splitlines() == ["  lr", "0.01", "ladder: 0.01 is best."]

@@ -134,7 +134,7 @@ def test_the_way_is_chosen_by_time_and_told(monkeypatch):
     monkeypatch.setattr("jtrain.studies.members.HOPED", 1e9)  # as if very much were left
     members.advance(0, 200, until=10**9)
     assert members.strategy == "unroll"
-    assert "unroll" in told[0]
+    assert "3 members are moved in pairs" in told[0]
     _, losses = alone(tiny_run("400steps"), 200)
     again = Members(tiny_run("400steps"), states_of(run)).advance(0, 200)
     np.testing.assert_array_equal(again[0]["loss"], losses)
