@@ -22,7 +22,7 @@ from jtrain.metrics import METRICS
 from jtrain.run import Run
 from jtrain.studies.data_size_curve import Curve, fit
 from jtrain.studies.data_size_told import Found, Judged, error_of
-from jtrain.studies.folds import cut, pool_of
+from jtrain.studies.folds import cut, pool_of, readable
 from jtrain.studies.journal import Journal, open_study
 from jtrain.studies.kfold import out_of_fold
 from jtrain.studies.study import Study
@@ -57,7 +57,8 @@ def data_size(
       the numbers of the worst.
 
     Raises:
-      ConfigError: see `jtrain.assemble`; or there is no validation split, or too few examples.
+      ConfigError: see `jtrain.assemble`; or there is no validation split, or too few examples, or others than those
+        that the workdir was begun with.
     """
     with open_study("data_size", given, workdir, model=model, data=data, screen=screen) as journal:
         found = Found(journal.run, *_measured(journal), _judged(journal))
@@ -184,10 +185,9 @@ def _judged(journal: Journal) -> Judged | None:
     if options.folds < 2:
         raise ConfigError("study.data_size.folds: must be 0 (examples are not judged) or at least 2, got 1")
     pool = pool_of(run)
-    readable = Tolerant(pool, run.config.data.broken, "train")
-    every = np.arange(len(pool))
-    given = targets_of(readable, every)
-    twice = journal.piece("duplicates", lambda: _duplicates(journal, readable))
+    examples, every = readable(run, pool), np.arange(len(pool))
+    given = targets_of(examples, every)
+    twice = journal.piece("duplicates", lambda: _duplicates(journal, examples))
     first = every.copy()
     for row, before in twice["exact"]:
         first[row] = before

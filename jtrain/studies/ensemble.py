@@ -27,11 +27,12 @@ from jtrain.studies.ensemble_members import (
     feed_of,
     judged_by,
     open_member,
+    peeked,
     place_of,
     same_model,
 )
 from jtrain.studies.ensemble_report import judge, report
-from jtrain.studies.folds import Cut, Steps, cut, fold_run, pool_of
+from jtrain.studies.folds import Cut, Steps, check_cut, cut, cut_sum, fold_run, pool_of, readable
 from jtrain.studies.journal import Journal, open_study
 from jtrain.studies.study import Study
 from jtrain.table import did_you_mean
@@ -83,7 +84,9 @@ def ensemble(
         good = [each for each in told if not each["failed"]]
         soup, why = makers.soup(good, counts)
         judged = judge(run.task.predictions, np.stack(found), targets[counts], soup) if len(found) > 1 else None
-        return journal.finish(report(journal.folder, split, told, judged, run.task.predictions, why))
+        # Members by fold are judged by examples that no fold has.
+        peek = peeked(run, journal.options.workdirs) if split == "val" and not makers.cuts else ""
+        return journal.finish(report(journal.folder, split, told, judged, run.task.predictions, why, peek))
 
 
 class _Makers:
@@ -100,7 +103,7 @@ class _Makers:
         self.why_soup = "all share their first weights" if by_fold else self._shared_start()
         if by_fold:
             self.pool = pool_of(self.run, val=split == "test")
-            targets = targets_of(self.pool, np.arange(len(self.pool)))
+            targets = targets_of(readable(self.run, self.pool), np.arange(len(self.pool)))
             self.cuts = cut(
                 targets, self.run.data.targets, self.options.members, seed=self.run.config.seed,
                 key="study.ensemble.members",
@@ -115,6 +118,8 @@ class _Makers:
             if made is None:
                 held.append(None)
                 return told
+            if self.journal.folder is None and self.why_soup:
+                self.weights.append(made)
             predictor = self.predictor if run is self.run else Predictor(run, pretext=True)
             predictions = self._predicted(predictor, made.arrays, counts)
             kind = self.run.task.predictions
@@ -130,6 +135,8 @@ class _Makers:
             return told
 
         told = self.journal.piece(f"member-{number}", compute)
+        if self.cuts:
+            check_cut(told, self.cuts[number], f"member {number} of {self.journal.folder}")
         return told, held[0] if held else None if told["failed"] else self._kept(f"predictions-{number}.npy")
 
     def _predicted(self, predictor: Predictor, arrays: Mapping[str, np.ndarray], counts: np.ndarray) -> np.ndarray:
@@ -145,7 +152,7 @@ class _Makers:
             return run, found, told | {"member": text, "workdir": str(folder), "step": step}
         if self.cuts:
             member = fold_run(self.run, self.pool, self.cuts[number], test=True, known=self.known)
-            told |= {"member": f"without fold {number}"}
+            told |= {"member": f"without fold {number}", "cut": cut_sum(self.cuts[number])}
         else:
             seed = self.run.config.seed + number
             member = self.run.reseed(seed)
@@ -157,10 +164,7 @@ class _Makers:
         except NonFiniteError as error:
             self.journal.told(f"{told['member']}: failed: {error}")
             return self.run, None, told | {"failed": str(error)}
-        found = Weights.of_state(state)
-        if self.journal.folder is None and self.why_soup:
-            self.weights.append(found)
-        return self.run, found, told | {"step": int(state.step)}
+        return self.run, Weights.of_state(state), told | {"step": int(state.step)}
 
     def soup(self, told: Sequence[Mapping[str, Any]], counts: np.ndarray) -> tuple[np.ndarray | None, str]:
         """(predictions [views, examples, …] with the mean of the members' weights, why there is one or none)."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ WORKDIRS = "study.ensemble.workdirs"
 # What data are the same whatever these say; and what a member may have been trained with otherwise.
 _SAME_DATA = ("path", "data_dir", "cache", "placement", "workers", "broken", "validation", "examples")
 _OWN_DATA = ("normalize", "mean", "std", "whiten", "whiten_eps")
-_ANOTHER_MODEL = ("model.", "task.", "precision", "tta")  # what predictions are made with, beside the weights
+_ANOTHER_MODEL = ("model.", "task.", "precision")  # what predictions are made with, beside weights and views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +142,7 @@ def place_of(text: str) -> tuple[Path, str]:
 
 
 def open_member(run: Run, text: str, split: str) -> tuple[Run, Weights, int]:
-    """(run, weights, update) of a trained workdir, fit to be judged by a split of `run`'s data.
+    """(run, weights, update) of a trained workdir, fit to be judged by a split of `run`'s data, with its views.
 
     Args:
       run: whose data and, where it was given one by a program, whose model the member has.
@@ -174,10 +174,29 @@ def open_member(run: Run, text: str, split: str) -> tuple[Run, Weights, int]:
                 f"{WORKDIRS}: {workdir} was trained on other data ({key} {own.get(key)}, here "
                 f"{run.fingerprint.get(key)}); members must have the same task, outputs and {split} examples"
             )
-    member = run if same_model(differing) else run.again(configs.changed(config, mesh=run.config.mesh), run.data)
+    own_views = configs.changed(config, mesh=run.config.mesh, tta=run.config.tta)  # all see what the study says
+    member = run if same_model(differing) else run.again(own_views, run.data)
     weights = Weights.of(restored.state)
     check_weights(member, weights.arrays, str(workdir))
     return member, weights, restored.step
+
+
+def peeked(run: Run, workdirs: Sequence[str]) -> str:
+    """What of the training of members has looked at the validation split, in words; "" for nothing.
+
+    Args:
+      run: of the study.
+      workdirs: trained ones in its place; those that are no more are passed over.
+    """
+    found, trained = set(), [run.config]
+    if workdirs:
+        places = [place_of(text) for text in workdirs]
+        found = {"@best" for _, at in places if at == "best"}
+        paths = [folder / "config.json" for folder, _ in places]
+        trained = [config_files.from_json(path) for path in paths if path.is_file()]
+    for config in trained:
+        found |= {key for key in ("early_stopping", "plateau") if config[key].metric}
+    return " and ".join(sorted(found))
 
 
 def same_model(differing: Mapping[str, tuple[Any, Any]]) -> bool:

@@ -88,8 +88,9 @@ def judge(kind: Kind, p: np.ndarray, targets: np.ndarray, soup: np.ndarray | Non
 
 
 def report(
-    folder: Path | None, split: str, told: Sequence[Mapping[str, Any]], judged: Judged | None, kind: Kind, soup: str
-) -> Study:
+    folder: Path | None, split: str, told: Sequence[Mapping[str, Any]], judged: Judged | None, kind: Kind, soup: str,
+    peeked: str = "",
+) -> Study:  # fmt: skip
     """The study's result.
 
     Args:
@@ -99,6 +100,7 @@ def report(
       judged: None: fewer than two members were trained to their end.
       kind: of predictions.
       soup: why there is a mean of weights, or none.
+      peeked: what of the training has looked at the split, in words; "" for nothing.
     """
     good = [each for each in told if not each["failed"]]
     failed = [each for each in told if each["failed"]]
@@ -136,6 +138,8 @@ def report(
         "failed": [each["member"] for each in failed],
     }  # fmt: skip
     conclusion = _conclusion(folder, split, judged, mean[judged.main], failed)
+    if peeked:
+        conclusion += f"; {peeked} looked at {split}: these scores are a little too good; a test split is fair"
     return Study("ensemble", conclusion, rows, found, lambda figure: _draw(figure, split, judged, good))
 
 

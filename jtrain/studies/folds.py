@@ -1,8 +1,10 @@
 """Cuts of all examples into folds, and the run of each: what the studies that leave examples out have in common."""
 
+import contextlib
 import dataclasses
 import warnings
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 from sklearn import model_selection
 
 from jtrain.data.broken import Tolerant
-from jtrain.data.examples import Examples, Subset, TargetKind
+from jtrain.data.examples import BrokenRecord, Examples, Subset, TargetKind
 from jtrain.data.feed import is_resident
 from jtrain.data.joined import Joined
 from jtrain.durations import Clock
@@ -37,25 +39,48 @@ def pool_of(run: Run, *, val: bool = True, test: bool = False) -> Examples:
     Raises:
       ConfigError: the splits hold examples of different shapes.
     """
-    parts = [_origin(run.data.train)]
+    parts, splits = [_origin(run.data.train)], [run.data.train]
     if val and run.data.val is not None:
+        splits.append(run.data.val)
         base, rows = _origin(run.data.val)
         if base is parts[0][0]:
             parts = [(base, np.sort(np.concatenate([parts[0][1], rows])))]
         else:
             parts.append((base, rows))
     if test and run.data.test is not None:
+        splits.append(run.data.test)
         parts.append(_origin(run.data.test))
     found: list[Examples] = [
         base if np.array_equal(rows, np.arange(len(base))) else Subset(base, rows) for base, rows in parts
     ]
-    shapes = {(each[0].shape[1:], each[0].dtype) for each in (part.fetch(np.arange(1)) for part in found)}
+    shapes = {(each[0].shape[1:], each[0].dtype) for each in (split.fetch(np.arange(1)) for split in splits)}
     if len(shapes) > 1:
         raise ConfigError("data: the splits hold inputs of different shapes or types; they cannot be one set of folds")
     pool = found[0] if len(found) == 1 else Joined(found)
     if isinstance(pool, Subset) and is_resident(pool, run.config.data.placement):
-        pool.arrays()  # gathered once, not by every fold
+        with contextlib.suppress(BrokenRecord):  # which each fold passes over by itself
+            pool.arrays()  # gathered once, not by every fold
     return pool
+
+
+def readable(run: Run, pool: Examples, name: str = "train") -> Tolerant:
+    """A pool, or some of it, with another example in the place of each that cannot be read: as many may be broken as
+    in all of the run's splits together."""
+    return Tolerant(pool, run.config.data.broken * len(run.feeds), name)
+
+
+def cut_sum(rows: Cut) -> int:
+    """A checksum of the rows that a cut leaves out."""
+    return zlib.crc32(rows[1].astype("<i4").tobytes())
+
+
+def check_cut(told: Mapping[str, Any], rows: Cut, what: str) -> None:
+    """Raises ConfigError unless a piece is of a cut: the "cut" that it tells is `cut_sum(rows)`; `what` names it."""
+    if told.get("cut") != cut_sum(rows):
+        raise ConfigError(
+            f"--workdir: {what} left out other examples: the groups (or data) are others than those this folder was "
+            "begun with; choose another --workdir"
+        )
 
 
 def _origin(examples: Examples) -> tuple[Examples, np.ndarray]:
@@ -187,10 +212,10 @@ def fold_run(run: Run, pool: Examples, rows: Cut, *, test: bool = False, known: 
       test: keep the test split.
       known: steps of other folds of this run, which are taken where they fit; else the fold's own are added.
     """
-    broken, (train, left_out) = run.config.data.broken, rows
+    train, left_out = (Subset(pool, some) for some in rows)
     data = dataclasses.replace(
-        run.data, train=Tolerant(Subset(pool, train), broken, "train"),
-        val=Tolerant(Subset(pool, left_out), broken, "val"), test=run.data.test if test else None, ready=True,
+        run.data, train=readable(run, train), val=readable(run, left_out, "val"),
+        test=run.data.test if test else None, ready=True,
     )  # fmt: skip
     fold = run.again(run.config, data)
     if known is None:

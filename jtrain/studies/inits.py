@@ -25,6 +25,7 @@ from jtrain.studies.study import Study
 from jtrain.table import did_you_mean
 
 ALPHA = 0.05  # chance of a difference being told where there is none
+ALIKE = 10.0  # × the values of a pair: the spread of what lies higher, as it all but diverged, says nothing of them
 PARTS = 10  # of a run; the last one's training loss is what a run without validation is judged by
 PROBED = 128  # examples, at most, of the check before the first update
 
@@ -42,8 +43,8 @@ def inits(
     """Compares initializers by the first part of the run, with several seeds each; the answer may be "no difference".
 
     All see the batches of their seed, and are moved by one compiled step. They differ where Welch's t-tests of all
-    pairs, corrected by Holm (1979), leave a chance below 5 %; no spread counts as less than the median of all, nor as
-    less than one example of the validation split.
+    pairs, corrected by Holm (1979), leave a chance below 5 %; no spread counts as less than the median of all
+    (but for those whose values are ten times the pair's), nor as less than one example of the validation split.
 
     Args:
       given: a config, or a run of `jtrain.assemble`; it is not changed.
@@ -127,7 +128,7 @@ def judged(values: Values, own: str, *, higher: bool, least: float) -> Verdict:
       values: of at least one initializer.
       own: the config's.
       higher: more is better.
-      least: spread, as a share of the largest value, below which none is taken.
+      least: spread, as a share of the largest value of a pair, below which none is taken.
     """
     diverged = [name for name, each in values.items() if None in each]
     steady = {name: [v for v in each if v is not None] for name, each in values.items() if name not in diverged}
@@ -147,9 +148,11 @@ def _welch(groups: Mapping[str, Sequence[float]], least: float) -> dict[str, flo
     from scipy import stats
 
     spreads = {name: float(np.std(each, ddof=1)) for name, each in groups.items()}
-    floor = max(float(np.median(list(spreads.values()))), least * max(abs(v) for each in groups.values() for v in each))
+    tops = {name: max(map(abs, each)) for name, each in groups.items()}
     found = {}
     for a, b in itertools.combinations(groups, 2):
+        top = max(tops[a], tops[b])
+        floor = max(float(np.median([spreads[n] for n in groups if tops[n] <= ALIKE * top])), least * top)
         if floor == 0:  # all are 0
             found[f"{a} / {b}"] = 1.0
             continue
@@ -222,7 +225,10 @@ def _trained(run: Run, variant: Run, seed: int, total: int) -> dict[str, Any]:
         return {"value": None, "train_loss": None, "why": str(error)}
     finally:
         same.close()
-    loss = [row["loss"] for row in result.history if row["split"] == "train"][-1]
+    losses = [row["loss"] for row in result.history if row["split"] == "train"]
+    if run.options.on_nan != "skip":  # then it has not failed: a loss that is not finite was scaled too high
+        losses = [loss for loss in losses if math.isfinite(loss)]
+    loss = losses[-1] if losses else math.nan
     value = result.metrics["val"][run.watch] if "val" in run.feeds else loss
     return {"value": number(value), "train_loss": number(loss), "why": ""}
 
@@ -262,8 +268,7 @@ def _conclusion(run: Run, verdict: Verdict, values: Values, metric: str, total: 
         return f"no answer{given}: one seed shows no spread; set --config.study.inits.seeds=3 or more"
 
     def told(name: str) -> str:
-        each = [v for v in values[name] if v is not None]
-        return f"{name} {np.mean(each):.4g} ± {np.std(each, ddof=1):.2g}" if each else f"{name} (diverged)"
+        return f"{name} {np.mean(values[name]):.4g} ± {np.std(values[name], ddof=1):.2g}"  # type: ignore[arg-type]
 
     if not verdict.worse and not verdict.diverged:
         worst = max(verdict.tied, key=lambda name: abs(np.mean(values[name]) - np.mean(values[verdict.best])))  # type: ignore[arg-type]
@@ -279,6 +284,13 @@ def _conclusion(run: Run, verdict: Verdict, values: Values, metric: str, total: 
         best = "" if own == verdict.best else f", within the spread of the best, {told(verdict.best)}"
         less = f"; worse: {worse}" if worse else ""
         return f"keep {own}{given}: {metric} {after} is {told(own)}{best}{less}{lost}"
+    if own in verdict.diverged:
+        count = f"{sum(v is None for v in values[own])} of {len(values[own])}"
+        lost = lost if len(verdict.diverged) > 1 else ""
+        return (
+            f"{own} diverged with {count} seeds{given}: {metric} {after} is {told(verdict.best)}{same}{lost}; set"
+            f" --config.init.name={verdict.best}"
+        )
     chance = verdict.chance(own)
     p = f" (corrected p {chance:.2g})" if chance is not None and not math.isnan(chance) else ""
     return (

@@ -21,7 +21,19 @@ from jtrain.io.workdir import write_atomic
 from jtrain.loop import train
 from jtrain.run import Result, Run
 from jtrain.state import TrainState, eval_params
-from jtrain.studies.folds import Cut, Steps, cut, fold_run, folds_of, pool_of, rare, read_groups
+from jtrain.studies.folds import (
+    Cut,
+    Steps,
+    check_cut,
+    cut,
+    cut_sum,
+    fold_run,
+    folds_of,
+    pool_of,
+    rare,
+    read_groups,
+    readable,
+)
 from jtrain.studies.journal import Journal, open_study
 from jtrain.studies.kfold_picture import draw
 from jtrain.studies.study import Study
@@ -53,13 +65,14 @@ def kfold(
       screen: None shows nothing.
 
     Raises:
-      ConfigError: the examples or groups cannot be cut into so many folds; or see `open_study`.
+      ConfigError: the examples or groups cannot be cut into so many folds, or are others than those that the workdir
+        was begun with; or see `open_study`.
       DataError: the file of groups, or of a fold's predictions, is missing or damaged.
     """
     with open_study("kfold", given, workdir, model=model, data=data, screen=screen) as journal:
         run, options = journal.run, journal.options
         pool = pool_of(run, test=options.test)
-        targets = targets_of(pool, np.arange(len(pool)))
+        targets = targets_of(readable(run, pool), np.arange(len(pool)))
         groups = read_groups(options.groups, pool) if options.groups else None
         cuts = cut(
             targets, run.data.targets, options.folds, seed=run.config.seed, repeats=options.repeats, groups=groups,
@@ -99,10 +112,10 @@ def out_of_fold(journal: Journal, pool: Examples, cuts: Sequence[Cut], *, prefix
       journal: of the study; with a workdir predictions are kept in its files `<prefix>-<number>.npy`.
       pool: of `jtrain.studies.folds.pool_of`.
       cuts: (rows to train on, rows left out) of each run.
-      prefix: of the pieces' keys and files: equal ones must mean equal cuts.
+      prefix: of the pieces' keys and files.
 
     Raises:
-      DataError: a file of predictions is lost.
+      ConfigError: what is in the workdir is of other cuts. DataError: a file of predictions is lost.
     """
     return mean_predictions(pool, cuts, train_folds(journal, pool, cuts, prefix=prefix))
 
@@ -130,6 +143,7 @@ def train_folds(journal: Journal, pool: Examples, cuts: Sequence[Cut], *, prefix
             return told
 
         told = journal.piece(key, compute)
+        check_cut(told, rows, f"{key} of {journal.folder}")
         found.append((told, held[0] if held else _read(journal, told, key)))
     return found
 
@@ -147,7 +161,7 @@ def _read(journal: Journal, told: Mapping[str, Any], key: str) -> np.ndarray | N
 def _train_fold(run: Run, pool: Examples, rows: Cut, known: list[Steps]) -> tuple[dict[str, Any], np.ndarray | None]:
     """One fold, from first weights of its own; nothing of it is left but what is given back."""
     fold = fold_run(run, pool, rows, known=known)
-    told: dict[str, Any] = {"examples": len(rows[0]), "left_out": len(rows[1])}
+    told: dict[str, Any] = {"examples": len(rows[0]), "left_out": len(rows[1]), "cut": cut_sum(rows)}
     with contextlib.ExitStack() as stack:
         stack.callback(fold.close)
         # Going back needs checkpoints, which nobody needs later.

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 THREES = (1.0, 3.0)  # the notes' rungs: 0.001, 0.003, 0.01, …
 FIRST = 1e-3  # the middle one
 CLOSE = 3.0  # an unstable rung closer than so many times the best asks for warm-up or clipping first
 FEW = 4  # of the best rungs that are run with other seeds
-SURE = 2.0  # standard errors of a difference within which rungs are equal
+SURE = 0.95  # confidence (two-sided, by Student's t) at which a difference is told
 LESS = 0.01  # share by which the loss must be below its start, and below a guess, to have been learned at all
 LOWEST, HIGHEST = 1e-30, 1000.0  # between which rungs are
 
@@ -113,10 +114,11 @@ class Answer:
     Attributes:
       best: the rung that is recommended.
       low, high: lrs that are as good.
-      noise: standard deviation of a single run over seeds; None: not known.
+      noise: standard deviation of a run beside others of the same seed; None: not known.
       seeds: of the best few.
       unstable: the first lr above the best that is unstable, or None.
-      edge: 'highest' or 'lowest', where the best is the last rung of the ladder, else ''.
+      edge: 'highest' or 'lowest', where the rung with the best mean is the last of the ladder, else ''.
+      edge_lr: its lr.
     """
 
     best: Rung
@@ -126,13 +128,15 @@ class Answer:
     seeds: int
     unstable: float | None
     edge: str
+    edge_lr: float
 
 
 def answer(rungs: Sequence[Rung], judge: Judge, start: float) -> Answer | None:
     """The answer; None: no rung came to the end.
 
-    Rungs are equal to the best where they are worse by no more than SURE standard errors of a difference of means; the
-    standard deviation over seeds is pooled over the best few. Of equal ones the middle (geometrically) of their range
+    Rungs are equal to the best where they are worse by no more than chance allows. Seeds are shared by all rungs, so
+    that what a seed does to all of them is no noise of a difference: the standard deviation is that of the residuals
+    behind the means of rungs and seeds. Of equal ones that ran with every seed the middle (geometrically) of the range
     is recommended, of two in the middle the lower.
 
     Args:
@@ -146,12 +150,13 @@ def answer(rungs: Sequence[Rung], judge: Judge, start: float) -> Answer | None:
     top = judge.best(full)
     if top is None:
         return None
-    noise = math.sqrt(float(np.mean([np.var(judge.values(rung), ddof=1) for rung in full]))) if seeds > 1 else None
+    noise, freedom = _noise(np.array([judge.values(rung) for rung in full]))
+    limit = float(stats.t.ppf((1 + SURE) / 2, freedom)) * noise if noise is not None else 0.0
 
     def as_good(rung: Rung) -> bool:
-        count = len(judge.values(rung))
-        error = (noise or 0.0) * math.sqrt(1 / seeds + 1 / max(count, 1))
-        return bool(count) and judge.score(top) - judge.score(rung) <= SURE * error + 1e-12
+        values = judge.values(rung)
+        worse = np.mean(judge.values(top)[: len(values)]) - np.mean(values) if values else math.inf  # on the same seeds
+        return bool((worse if judge.higher else -worse) <= limit * math.sqrt(2 / max(len(values), 1)) + 1e-12)
 
     ladder = sorted(rungs, key=lambda rung: rung["lr"])
     low = high = ladder.index(top)
@@ -160,20 +165,33 @@ def answer(rungs: Sequence[Rung], judge: Judge, start: float) -> Answer | None:
     while high + 1 < len(ladder) and as_good(ladder[high + 1]):
         high += 1
     middle = math.sqrt(ladder[low]["lr"] * ladder[high]["lr"])
-    tried = [rung for rung in ladder[low : high + 1] if judge.values(rung)]
-    best = min(tried, key=lambda rung: (round(abs(math.log(rung["lr"] / middle)), 2), rung["lr"]))
+    inside = [rung for rung in ladder[low : high + 1] if rung in full]
+    best = min(inside, key=lambda rung: (round(abs(math.log(rung["lr"] / middle)), 2), rung["lr"]))
     above = [rung["lr"] for rung in ladder if rung["lr"] > best["lr"] and is_unstable(rung, top, start)]
     ends = {ladder[0]["lr"]: "lowest", ladder[-1]["lr"]: "highest"}
     return Answer(
-        best, ladder[low]["lr"], ladder[high]["lr"], noise, seeds, min(above, default=None), ends.get(top["lr"], "")
-    )
+        best, ladder[low]["lr"], ladder[high]["lr"], noise, seeds, min(above, default=None), ends.get(top["lr"], ""),
+        top["lr"],
+    )  # fmt: skip
+
+
+def _noise(values: np.ndarray) -> tuple[float | None, int]:
+    """(standard deviation of what rungs and seeds leave of `values` [rungs, seeds], its degrees of freedom); None where
+    there are too few."""
+    freedom = (values.shape[0] - 1) * (values.shape[1] - 1)
+    if freedom < 1:
+        return None, 0
+    rest = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0, keepdims=True) + values.mean()
+    return math.sqrt(float((rest**2).sum()) / freedom), freedom
 
 
 def open_end(rungs: Sequence[Rung], judge: Judge, start: float, bar: float) -> int:
     """Where what is as good as the best reaches the end of the ladder: 1 above, -1 below, 0 nowhere.
 
     Args:
-      rungs, judge, start: as of `answer`.
+      rungs: all, with the metrics of other seeds.
+      judge: tells them apart.
+      start: the loss before the first update.
       bar: the loss of who has learned nothing.
     """
     found = answer(rungs, judge, start)

@@ -75,12 +75,13 @@ def _sentence(
         )
     lr = typed(run, found.best["lr"])
     value = f"{words} {_mean(judge, found.best):.4g}"
-    spread = "" if found.noise is None else f" over {found.seeds} seeds, sd {found.noise:.2g}"
+    spread = "" if found.noise is None else f" over {len(judge.values(found.best))} seeds, sd {found.noise:.2g}"
     parts = [f"lr {lr:g}: {value}{spread}"]
     if found.edge:
         parts.append(
-            f"but this is no answer yet: it is the {found.edge} of {len(rungs)} rungs, and no more were allowed; raise "
-            f"--config.study.ladder.most, or begin there (--config.study.ladder.start={lr:g})"
+            f"but this is no answer yet: the best mean is that of {typed(run, found.edge_lr):g}, the {found.edge} of "
+            f"{len(rungs)} rungs, and no more were allowed; in a new --workdir, raise --config.study.ladder.most, or "
+            f"begin there (--config.study.ladder.start={found.edge_lr:g})"
         )
         return "; ".join(parts)
     if found.low < found.high:

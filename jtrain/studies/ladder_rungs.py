@@ -18,7 +18,8 @@ from jtrain.studies.ways import Strategy, offered
 STRETCHES = 8  # of a rung, after each of which is looked who is given up
 FIRST_UPDATES = 3  # whose mean loss is the one at the start
 FAR_ABOVE = 2.0  # × the loss at the start, or × what the best has come down: a loss so far above the start, …
-LONG = 2  # … for so many stretches, is divergence
+LONG = 2  # … for so many stretches, is divergence, …
+FALLING = 0.5  # … unless it has fallen to so little of itself from the one to the next
 SLOW = 1 / 3  # of the way that the best has come: who has come less far may be hopeless
 PATIENT = 3  # stretches before anybody is
 WARMED = 0.25  # share of the schedule's lr, summed, before anybody is
@@ -56,7 +57,7 @@ def diverged(climber: Climber, start: float, best: float) -> str:
         return "the loss is not finite"
     limit = start + FAR_ABOVE * max(abs(start), start - best)
     last = climber.losses[-LONG:]
-    if len(last) == LONG and min(last) > limit:
+    if len(last) == LONG and min(last) > limit and last[-1] > FALLING * last[0]:
         return f"the loss is {climber.losses[-1]:.3g} and was {start:.3g} at the start"
     return ""
 

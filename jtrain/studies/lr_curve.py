@@ -54,8 +54,8 @@ class Suggestion:
       low, high: the range, from the steepest descent of the first seed to half way (geometrically) between the
         suggestion and the blow-up of the last; None without an answer.
       blow_up: the geometric median over seeds; None without an answer.
-      confidence: 'high': the seeds agree within ×NEAR; 'fair': within ×AGREE; 'low': there is one alone; 'none': no
-        answer.
+      confidence: 'high': all seeds have an answer, and agree within ×NEAR; 'fair': those that have one agree within
+        ×AGREE; 'low': there is one alone; 'none': no answer.
       agreement: largest / smallest suggestion of the seeds; NaN where fewer than two have one.
       why: there is no answer, or ''.
       curves: one a seed.
@@ -80,7 +80,8 @@ def suggest(lrs: Sequence[float] | np.ndarray, losses: Sequence[Sequence[float]]
 
     Args:
       lrs: of every update [updates], ascending geometrically.
-      losses: training losses [seeds, updates]; NaN where it has blown up.
+      losses: training losses [seeds, updates]; NaN to the end from where it has blown up, and of an update that was
+        passed over.
     """
     logs, found = np.log(np.asarray(lrs, np.float64)), np.asarray(losses, np.float64)
     curves = tuple(_curve(logs, each) for each in found)
@@ -97,7 +98,8 @@ def suggest(lrs: Sequence[float] | np.ndarray, losses: Sequence[Sequence[float]]
     blow_up = _middle(np.array([curve.blow_up for curve in answers]))
     low = min(curve.steepest for curve in answers)
     high = max(math.sqrt(curve.lr * curve.blow_up) for curve in answers)
-    confidence: Confidence = "low" if math.isnan(agreement) else "high" if agreement <= NEAR else "fair"
+    sure = agreement <= NEAR and len(answers) == len(curves)
+    confidence: Confidence = "low" if math.isnan(agreement) else "high" if sure else "fair"
     return Suggestion(lr, low, high, blow_up, confidence, agreement, "", curves)
 
 
@@ -120,10 +122,7 @@ def _curve(logs: np.ndarray, losses: np.ndarray) -> Curve:
     updates = len(losses)
     skip = max(1, round(BURN_IN * updates))
     blank = np.full(updates, np.nan)
-    bad = np.flatnonzero(~np.isfinite(losses[skip:]))
-    known = losses[skip:].copy()
-    if len(bad):  # from the first loss that is not finite on, what comes after it is no better
-        known[bad[0] :] = np.inf
+    known = _known(losses[skip:])
     if np.isfinite(known).sum() < max(8, updates // 10):
         return Curve(blank, math.nan, math.nan, why="the loss is not finite at the lowest lrs; lower the lowest lr")
     single = _noise(known)
@@ -139,6 +138,14 @@ def _curve(logs: np.ndarray, losses: np.ndarray) -> Curve:
         what = "it never falls" if fall <= 2 * noise else "it is too noisy"
         return dataclasses.replace(curve, why=f"the loss falls by {fall:.2g}, noise of {noise:.2g} is left: {what}")
     return _located(curve, logs[skip:], smooth, bottom)
+
+
+def _known(losses: np.ndarray) -> np.ndarray:
+    """Losses [n], infinite from where on they stay not finite; those that only pass lie between their neighbours."""
+    places = np.flatnonzero(np.isfinite(losses))
+    if not len(places):
+        return np.full_like(losses, np.inf)
+    return np.interp(np.arange(len(losses)), places, losses[places], right=np.inf)
 
 
 def _located(curve: Curve, logs: np.ndarray, smooth: np.ndarray, bottom: int) -> Curve:

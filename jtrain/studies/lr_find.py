@@ -101,7 +101,9 @@ def _report(run: Run, lrs: np.ndarray, losses: np.ndarray, found: Suggestion) ->
     if found.lr is None:
         text = f"no answer: {found.why}; a ladder tells more (jtrain ladder)"
     else:
-        agree = "from one seed" if agreement is None else f"{len(losses)} seeds agree within ×{agreement:.2g}"
+        answers, seeds = sum(not curve.why for curve in found.curves), len(losses)
+        several = f"{seeds} seeds" if answers == seeds else f"{answers} of {seeds} seeds"
+        agree = "from one seed" if agreement is None else f"{several} agree within ×{agreement:.2g}"
         text = (
             f"lr {told['lr']:g}, from the range {told['low']:g} to {told['high']:g} (confidence {found.confidence}: "
             f"{agree}); the loss blows up at {told['blow_up']:g}; type --config.optimizer.lr={told['lr']:g}"

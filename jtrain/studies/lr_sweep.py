@@ -10,7 +10,7 @@ from jtrain import config as configs
 from jtrain.optim.exact import Schedule, integers, share
 from jtrain.run import Run
 from jtrain.studies.members import Members
-from jtrain.studies.short import losses_of
+from jtrain.studies.short import failures_of, losses_of
 
 STRETCHES = 10  # of a sweep, after each of which it may end
 BLOWN_UP = 4.0  # × what the loss has come down, above its start: the sweep ends there
@@ -50,29 +50,40 @@ def sweeping(run: Run, total: int, low: float, high: float) -> Run:
 def sweep(run: Run) -> list[float]:
     """The training loss of every update of a sweep, each before that update; NaN from where it has blown up.
 
+    An update that is passed over (`train.on_nan`) is NaN alone. One whose scaled loss has overflowed, as in float16,
+    lies on the line between its neighbours.
+
     Args:
       run: from `sweeping`, perhaps with another seed.
     """
     total = run.clock.total
     members = Members(run, [run.init_state()], strategy="loop")
-    parts: list[np.ndarray] = []
+    losses, failed = np.empty(0), np.empty(0, bool)
     for i in range(STRETCHES):
         found = members.advance(total * i // STRETCHES, total * (i + 1) // STRETCHES)
         if 0 in found:
-            parts.append(losses_of(found[0]))
-            if _is_over(np.concatenate(parts), len(parts[-1])):
+            new = losses_of(found[0])
+            losses, failed = np.append(losses, new), np.append(failed, failures_of(found[0]))
+            if run.options.on_nan != "skip" and failed.any():  # the state stands still since
+                losses, failed = losses[: np.argmax(failed)], failed[: np.argmax(failed)]
                 break
-    losses = np.full(total, np.nan)
-    so_far = np.concatenate(parts)
-    losses[: len(so_far)] = so_far
-    return losses.tolist()
+            if _is_over(_bridged(losses, failed), len(new)):
+                break
+    return np.append(_bridged(losses, failed), np.full(total - len(losses), np.nan)).tolist()
+
+
+def _bridged(losses: np.ndarray, failed: np.ndarray) -> np.ndarray:
+    """Losses [updates] with those in between that are not known, but have not failed either."""
+    known, gaps = np.isfinite(losses), ~np.isfinite(losses) & ~failed
+    places = np.arange(len(losses))
+    return np.where(gaps, np.interp(places, places[known], losses[known]), losses) if known.any() else losses
 
 
 def _is_over(losses: np.ndarray, last: int) -> bool:
     """Whether the last updates were all so bad that nothing more can be learned from higher lrs."""
     good = losses[np.isfinite(losses)]
-    if not len(good):
-        return True
+    if not len(good):  # the scaled loss overflows at first
+        return False
     begun = float(np.median(good[: max(3, len(losses) // 20)]))
     limit = begun + BLOWN_UP * max(begun - float(good.min()), 0.1 * abs(begun))
     recent = losses[-last:]

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from jtrain.studies.overfit_picture import draw
 from jtrain.studies.overfit_plain import chosen, first_state, small_run
 from jtrain.studies.overfit_suspects import Case, Suspect, suspects
 from jtrain.studies.probe import Signals, make_probe, number
-from jtrain.studies.short import losses_of, typed
+from jtrain.studies.short import failures_of, losses_of, typed
 from jtrain.studies.study import Study
 
 STRETCH = 25  # updates between two looks at whether the examples are learnt
@@ -134,23 +135,27 @@ def _fit(run: Run, small: Run, goal: Goal, factor: float, updates: int) -> dict[
     members = Members(small, [with_lr_scale(small, state, factor * small.config.lr_scale)], strategy="loop")
     window = max(LAST, -(-len(small.data.train) // small.batch_size))
     losses: list[float] = []
-    done, last, learnt = 0, {}, False
+    failed: list[bool] = []
+    done, last, learnt, diverged = 0, {}, False, False
     while done < updates and not learnt:
         stop = min(done + max(STRETCH, window), updates)
         found = members.advance(done, stop)[0]
         losses += losses_of(found).tolist()
         last = {name: values[-window:] for name, values in found.items()}
         done = stop
-        if not np.isfinite(losses).all():
+        failed += failures_of(found).tolist()
+        diverged = any(failed)
+        if diverged:
             break
-        learnt = is_learnt(small, goal, last, float(np.mean(losses[-window:])))
+        learnt = is_learnt(small, goal, last, _mean(losses[-window:]))
     state = members.states[0]
-    every = max(1, len(losses) // POINTS)
-    diverged = not np.isfinite(losses).all()
+    shown = [i for i, loss in enumerate(losses) if failed[i] or math.isfinite(loss)] or [0]
+    every = max(1, len(shown) // POINTS)
     fit: dict[str, Any] = {
         "updates": done, "learnt": learnt, "diverged": diverged,
-        "loss": number(np.mean(losses[-window:])), "metric": mean_of(small, last.get(goal.metric), goal.metric),
-        "curve": [[i + 1, number(losses[i])] for i in range(0, len(losses), every)],
+        "loss": None if diverged else number(_mean(losses[-window:])),
+        "metric": mean_of(small, last.get(goal.metric), goal.metric),
+        "curve": [[i + 1, number(losses[i])] for i in shown[::every]],
         "unmoved": [], "evaluation": None,
     }  # fmt: skip
     if factor == 1.0:
@@ -158,6 +163,12 @@ def _fit(run: Run, small: Run, goal: Goal, factor: float, updates: int) -> dict[
         value = small.evaluate(state, "val").get(goal.metric or "loss")
         fit["evaluation"] = number(value) if value is not None else None
     return fit
+
+
+def _mean(losses: Sequence[float]) -> float:
+    """Of the updates whose scaled loss has not overflowed; NaN where there is none."""
+    known = [loss for loss in losses if math.isfinite(loss)]
+    return float(np.mean(known)) if known else math.nan
 
 
 def _unmoved(before: Any, state: TrainState) -> list[str]:

@@ -28,6 +28,7 @@ from jtrain.studies.search_space import Axis, config_at, default_space, live, ow
 from jtrain.studies.search_trial import WHOLE, Answer, Asked, Trial, ranked
 from jtrain.studies.study import Study
 
+OF_THE_LOSS = ("loss.", "task.")  # keys that begin so change what the loss means
 LONGEST = 160  # characters of a reason on the screen; study.json has all
 
 
@@ -125,7 +126,7 @@ def _metric(run: Run, axes: Sequence[Axis]) -> tuple[str, bool]:
     known = run.task.metrics.get(metric)
     if known is None:  # the loss itself
         for axis in axes:
-            if axis.key.startswith(("loss.", "task.")):
+            if axis.key.startswith(OF_THE_LOSS):
                 raise ConfigError(
                     f"study.search.space: {axis.key} changes the loss, by which trials are judged; name a metric, such "
                     "as --config.early_stopping.metric=val/accuracy"
@@ -187,7 +188,8 @@ def _answer(journal: Journal, run: Run, asked: Asked, metric: str) -> Answer:
     value, tie = float(found[trial.watch]), float(found[f"{prefix}loss"])
     if not math.isfinite(value):
         return Answer(None, "diverged", f"val/{metric} is not finite at the end")
-    return Answer(value, tie=tie if math.isfinite(tie) else None)
+    comparable = math.isfinite(tie) and not any(key.startswith(OF_THE_LOSS) for key in asked.point)
+    return Answer(value, tie=tie if comparable else None)
 
 
 def _judge(trial: Run, asked: Asked, metric: str, ends: list[Answer], step: int, found: Mapping[str, float]) -> str:

@@ -43,13 +43,16 @@ def params_of(axes: Sequence[Axis], point: Point) -> dict[str, Any]:
     return found
 
 
-def point_of(axes: Sequence[Axis], params: Mapping[str, Any]) -> Point:
-    """The other way round, of as many keys as there are."""
-    return {
-        axis.key: axis.labels()[params[axis.key]] if axis.choices else axis.taken(params[axis.key])
-        for axis in axes
-        if axis.key in params
-    }
+def point_of(axes: Sequence[Axis], params: Mapping[str, Any], planned: Point | None = None) -> Point:
+    """The other way round, of as many keys as there are: numbers as they are used, but for those that were `planned`,
+    such as the config's own of more digits."""
+    found = {}
+    for axis in axes:
+        if axis.key in params:
+            value = params[axis.key]
+            known = planned is not None and planned[axis.key] == value
+            found[axis.key] = axis.labels()[value] if axis.choices else value if known else axis.taken(value)
+    return found
 
 
 def importance(axes: Sequence[Axis], trials: Sequence[Trial], maximize: bool) -> dict[str, float]:

@@ -95,7 +95,9 @@ def _sentence(
     if untuned is best:
         text = f"{head}: no trial is better than the config as it is; nothing to change."
     elif untuned is not None and untuned.answer.value == best.answer.value:
-        text = f"{head}, and as the config is: none is better by this metric; {command(best.point)} has the least loss."
+        text = f"{head}, and as the config is: none is better by this metric; " + (
+            "nothing to change." if best.answer.tie is None else f"{command(best.point)} has the least loss."
+        )
     else:
         before = f", {untuned.answer.value:.4g} as the config is" if untuned is not None else ""
         text = f"{head}{before}: to take its values over, add {command(best.point)}."

@@ -156,7 +156,9 @@ class _Pool:
         with failing():
             standing = self._standing(self.study.get_trials(deepcopy=False))
         return [
-            _trial(self.axes, number, each) for number, each in sorted(standing.items()) if each.state.is_finished()
+            _trial(self.axes, number, self.plan[number], each)
+            for number, each in sorted(standing.items())
+            if each.state.is_finished()
         ]
 
     def _standing(self, everything: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
@@ -228,7 +230,7 @@ class _Pool:
             return None
         params = {key: suggest(trial, key, distribution) for key, distribution in self.distributions.items()}
         self.waiting = False
-        point = live(point_of(self.axes, params))
+        point = live(point_of(self.axes, params, self.plan[number]))
         return Asked(number, trial.user_attrs["tries"], point, functools.partial(self._report, trial, set())), trial
 
     def _report(self, trial: optuna.Trial, places: set[int], place: int, value: float) -> str:
@@ -252,9 +254,10 @@ class _Pool:
         time.sleep(POLL)
 
 
-def _trial(axes: Sequence[Axis], number: int, trial: FrozenTrial) -> Trial:
+def _trial(axes: Sequence[Axis], number: int, planned: Point | None, trial: FrozenTrial) -> Trial:
     given = trial.user_attrs
     done = trial.state == TrialState.COMPLETE
     answer = Answer(trial.value if done else None, given["status"], given["why"], given.get("tie"))
     seconds = trial.duration.total_seconds() if trial.duration is not None else 0.0
-    return Trial(number, live(point_of(axes, trial.params)), answer, sorted(trial.intermediate_values.items()), seconds)
+    point = live(point_of(axes, trial.params, planned))
+    return Trial(number, point, answer, sorted(trial.intermediate_values.items()), seconds)

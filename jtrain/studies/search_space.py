@@ -94,7 +94,8 @@ class Axis:
             ordered = all(isinstance(choice, int | float) and not isinstance(choice, bool) for choice in self.choices)
             if not ordered or len(self.choices) < 3:
                 return ""
-            return {min(self.choices): "lower", max(self.choices): "upper"}.get(value, "")
+            ends = {min(self.choices): "lower" * self.beyond[0], max(self.choices): "upper" * self.beyond[1]}
+            return ends.get(value, "")
         share = self.share(value)
         if share <= EDGE and self.beyond[0]:
             return "lower"
@@ -211,7 +212,11 @@ def _axis(index: int, entry: tuple[Any, ...]) -> Axis:
             raise ConfigError(f"{place}: {key} is not searched: {why}")
     try:
         if len(given) == 1:
-            return Axis(key, choices=tuple(known.check(choice) if known else choice for choice in given[0]))
+            choices = tuple(known.check(choice) if known else choice for choice in given[0])
+            numbers = known is not None and all(type(choice) in (int, float) for choice in choices)
+            if known is None or not numbers:
+                return Axis(key, choices=choices)
+            return Axis(key, choices=choices, beyond=_beyond(known, choices, log=min(choices) > 0))
         if known is None:
             return Axis(key, given[0], given[1], len(given) == 3, all(isinstance(v, int) for v in given[:2]))
         _check_number(known)
@@ -219,10 +224,7 @@ def _axis(index: int, entry: tuple[Any, ...]) -> Axis:
     except (ValueError, ConfigError) as error:
         raise ConfigError(f"{place}: {at(key, str(error))}") from error
     log, whole = len(given) == 3, known.kind is int
-    step = (1.0, 1.0) if whole else (low * 0.01, high * 0.01) if log else ((high - low) * 1e-3,) * 2
-    kind = int if whole else float
-    beyond = _takes(known, kind(low - step[0])), _takes(known, kind(high + step[1]))
-    return Axis(key, low, high, log, whole, beyond=beyond)
+    return Axis(key, low, high, log, whole, beyond=_beyond(known, (low, high), log))
 
 
 def _check_number(known: Option) -> None:
@@ -230,6 +232,14 @@ def _check_number(known: Option) -> None:
         raise ValueError("a duration is text: give a tuple of choices, such as ('10epochs', '20epochs')")
     if known.kind not in (int, float):
         raise ValueError("is no number: give a tuple of choices instead of low and high")
+
+
+def _beyond(known: Option, values: Sequence[float], log: bool = False) -> tuple[bool, bool]:
+    """Whether a key takes values a little below, and a little above, all of these."""
+    low, high, whole = min(values), max(values), known.kind is int
+    step = (1.0, 1.0) if whole else (low * 0.01, high * 0.01) if log else ((high - low) * 1e-3,) * 2
+    kind = int if whole else float
+    return _takes(known, kind(low - step[0])), _takes(known, kind(high + step[1]))
 
 
 def _takes(known: Option, value: Any) -> bool:

@@ -28,7 +28,7 @@ def open_storage(text: str, folder: Path | None) -> optuna.storages.BaseStorage:
     """The storage of `study.search.storage`.
 
     Args:
-      text: a database URL, a file, or '' for a file in the folder.
+      text: a database URL, a file, relative to the folder, or '' for a file in it.
       folder: the workdir; None with '' keeps all in memory, for this process alone.
 
     Raises:
@@ -40,7 +40,7 @@ def open_storage(text: str, folder: Path | None) -> optuna.storages.BaseStorage:
             return again(lambda: optuna.storages.RDBStorage(text, engine_kwargs=more))
         if not text and folder is None:
             return optuna.storages.InMemoryStorage()
-        path = Path(text).expanduser() if text else folder / FILE  # type: ignore[operator]
+        path = (folder or Path()) / (Path(text).expanduser() if text else FILE)
         path.parent.mkdir(parents=True, exist_ok=True)
         return optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=_MendingLock(path)))
     except (SQLAlchemyError, StorageInternalError, ImportError, OSError, ValueError) as error:

@@ -13,7 +13,7 @@ from jtrain.errors import ConfigError
 from jtrain.phases import starting_lr
 from jtrain.run import Run
 
-LEAST = 50  # updates of a run that a share of the whole is raised to
+LEAST = 100  # updates of a run that a share of the whole is raised to
 FEWEST = 10  # updates from which anything can be told
 
 
@@ -100,7 +100,8 @@ def tidy(number: float) -> float:
 
 
 def losses_of(sums: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The training loss of every update [updates], NaN where it or its gradient was not finite.
+    """The training loss of every update [updates], NaN where it or its gradient was not finite, nor that of the scaled
+    loss: `failures_of` tells which of them are failures.
 
     Args:
       sums: of one member, as `Members.advance` gives them.
@@ -108,6 +109,11 @@ def losses_of(sums: Mapping[str, np.ndarray]) -> np.ndarray:
     loss = np.asarray(sums["loss"], np.float64)
     with np.errstate(invalid="ignore"):  # of such an update the sums are 0, and so is the weight
         return loss[:, 0] / loss[:, -1]
+
+
+def failures_of(sums: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Which updates failed [updates]. An overflow of the scaled loss, as in float16, is none: training goes on."""
+    return np.asarray(sums["non_finite"])[:, 0] > 0
 
 
 def is_higher_better(run: Run, metric: str) -> bool:

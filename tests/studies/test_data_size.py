@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 from helpers import blobs, tiny, tiny_run
+from studies.torn import TornWhole
 
 from jtrain.assembly import assemble
-from jtrain.data.examples import ArrayExamples
+from jtrain.data.examples import ArrayExamples, DataSet
 from jtrain.errors import ConfigError, NonFiniteError
 from jtrain.loop import train
 from jtrain.state import to_flat
@@ -320,6 +321,24 @@ def test_regression_is_judged_by_its_own_metric_and_residuals():
 def test_data_without_a_validation_split_is_refused():
     with pytest.raises(ConfigError, match=r"data\.validation: data_size judges by a validation split"):
         data_size(config(data__validation=0.0), data=blobs())
+
+
+def test_suspects_of_other_targets_are_refused(tmp_path):
+    options = {"study__data_size__shares": (), "study__data_size__folds": 2}
+    inputs, targets = blobs()["train"]
+    data_size(config("5steps", **options), tmp_path, data={"train": (inputs, targets)})
+    others, own = targets.copy(), tiny_run().data.val.base.rows
+    others[own] = (others[own] + 1) % 3  # which a fingerprint of the training examples does not show
+    with pytest.raises(ConfigError, match=r"fold-0 of .* left out other examples"):
+        data_size(config("5steps", **options), tmp_path, data={"train": (inputs, others)})
+
+
+def test_suspects_are_looked_for_beside_records_that_cannot_be_read():
+    options = {"study__data_size__shares": (), "study__data_size__folds": 2, "data__broken": 1}
+    data = DataSet("torn", TornWhole(*blobs()["train"], torn=(0,)), None, None, 3)
+    study = data_size(config("5steps", **options), data=data)
+    assert len(study.found["suspects"]) == 48
+    assert 0 not in study.found["suspects"]
 
 
 def test_one_fold_is_refused():

@@ -1,6 +1,7 @@
 """Ensembles: each rule against a slow plain version, members that are runs of their own, and what stays untouched."""
 
 import collections
+import dataclasses
 import json
 
 import jax
@@ -8,8 +9,11 @@ import numpy as np
 import pytest
 from helpers import blobs, tiny
 from sklearn import metrics as reference
+from studies.torn import TornWhole
 
+from jtrain import config_files
 from jtrain.assembly import assemble
+from jtrain.data.examples import ArrayExamples, DataSet
 from jtrain.errors import ConfigError, DataError, NonFiniteError
 from jtrain.io import weights as weight_files
 from jtrain.loop import train
@@ -18,7 +22,7 @@ from jtrain.studies import combine, ensemble_report
 from jtrain.studies import ensemble as module
 from jtrain.studies.combine import Combined
 from jtrain.studies.ensemble import ensemble, predict_ensemble
-from jtrain.studies.ensemble_members import Predictor, Weights
+from jtrain.studies.ensemble_members import Predictor, Weights, peeked
 from jtrain.weights_source import evaluated, read_checkpoint
 
 GENERATOR = np.random.default_rng(5)
@@ -155,6 +159,10 @@ def test_members_are_runs_of_their_own_seed_and_predict_alike_later(done):
         restored = read_checkpoint(folder / f"member{number}", "latest", key="", event=lambda *told: None)
         for path, leaf in evaluated(host(alone.state))[0].items():
             np.testing.assert_array_equal(restored.state[path], leaf)
+        # Its config.json has its seed, which would cut another validation split: this tells that it is another one.
+        own = assemble(config_files.from_json(folder / f"member{number}" / "config.json"), data=blobs())
+        assert restored.control["data"] == run.fingerprint
+        assert (own.fingerprint == run.fingerprint) == (number == 0)
         found.append(run.predict(alone.state, "test"))
         assert study.rows[number]["accuracy"] == pytest.approx(alone.metrics["test"]["accuracy"])
     expected = np.mean(found, axis=0)
@@ -252,10 +260,12 @@ def test_members_by_fold_share_first_weights_and_so_have_a_mean(tmp_path):
     study = ensemble(config(study__ensemble__by="fold", tta="", ema__decay=0.9), tmp_path / "w", data=blobs())
     assert study.found["soup"]["why"] == "mean of weights: all share their first weights"
     mean = weight_files.read(tmp_path / "w" / "soup.safetensors")
-    states = [
-        read_checkpoint(tmp_path / "w" / f"member{number}", "latest", key="", event=lambda *told: None).state
+    restored = [
+        read_checkpoint(tmp_path / "w" / f"member{number}", "latest", key="", event=lambda *told: None)
         for number in range(3)
     ]
+    assert [each.control["data"]["train"] for each in restored] == [48] * 3
+    states = [each.state for each in restored]
     path = "head/kernel"
     np.testing.assert_allclose(
         mean[f"params/{path}"], np.mean([state[f"ema/{path}"] for state in states], axis=0), rtol=1e-6
@@ -274,10 +284,71 @@ def test_members_by_fold_share_first_weights_and_so_have_a_mean(tmp_path):
 
 def test_without_a_test_split_the_validation_split_judges_and_no_fold_has_it():
     data = blobs()["train"]
-    study = ensemble(config(study__ensemble__by="fold"), data=data)
+    study = ensemble(config(study__ensemble__by="fold", early_stopping__metric="val/loss"), data=data)
     assert study.found["split"] == "val"
+    assert "looked at" not in study.conclusion  # members stop by folds of their own
     with pytest.raises(ConfigError, match=r"data.validation"):
         ensemble(config(data__validation=0.0), data=data)
+
+
+def test_what_looked_at_the_split_that_judges_is_told(done):
+    stopping = config(early_stopping__metric="val/loss", study__ensemble__members=2)
+    assert "looked at" not in ensemble(stopping, data=blobs()).conclusion
+    study = ensemble(stopping, data=blobs()["train"])
+    assert study.conclusion.endswith(
+        "; early_stopping looked at val: these scores are a little too good; a test split is fair"
+    )
+    run, _, folder = done
+    assert peeked(run, ()) == ""
+    assert peeked(run, (str(folder / "member0"), str(folder / "member1@best"))) == "@best"
+    assert peeked(dataclasses.replace(run, config=config(plateau__metric="val/loss")), ()) == "plateau"
+
+
+def test_workdirs_of_one_start_have_a_mean_of_weights_without_a_folder(done, tmp_path):
+    run, _, folder = done
+    tuned = {"transfer__init_from": str(folder / "member0")}
+    paths, states = (str(tmp_path / "1"), str(tmp_path / "2")), []
+    for seed, path in enumerate(paths, 1):
+        states.append(host(train(assemble(config(seed=seed, **tuned), data=blobs()), path).state))
+    study = ensemble(config(study__ensemble__workdirs=paths, **tuned), data=blobs())
+    mean = {path: (leaf + states[1][path]) / 2 for path, leaf in states[0].items() if path.startswith("params/")}
+    arrays = dict(Weights.of(states[0]).arrays) | mean
+    p = Predictor(run, pretext=True)(arrays, run.feeds["test"].eval_batches(run.batch_size))[0, :24]
+    nll = -np.log(p[np.arange(24), blobs()["test"][1]]).mean()
+    assert study.found["soup"]["nll"] == pytest.approx(nll, rel=1e-5)
+    kept = ensemble(config(study__ensemble__workdirs=paths, **tuned), tmp_path / "w", data=blobs())
+    assert kept.found["soup"] == study.found["soup"]
+
+
+def test_workdirs_of_other_views_see_those_of_the_study(tmp_path):
+    generator = np.random.default_rng(0)
+    images, targets = generator.integers(0, 255, size=(40, 4, 4, 1)).astype(np.uint8), np.arange(40) % 3
+    given, found = {"train": (images, targets), "test": (images[:12], targets[:12])}, []
+    for name, views in (("a", ""), ("b", "flip_lr")):
+        run = assemble(config(tta=views), data=given)
+        state = train(run, tmp_path / name).state
+        found.append(assemble(config(), data=given).predict(state, "test"))
+    paths = (str(tmp_path / "a"), str(tmp_path / "b"))
+    study = ensemble(config(study__ensemble__workdirs=paths), tmp_path / "w", data=given)
+    assert study.found["views"] == 1
+    np.testing.assert_allclose(predict_ensemble(tmp_path / "w", data=given).values, np.mean(found, axis=0), atol=1e-6)
+    both = ensemble(config(study__ensemble__workdirs=paths, tta="flip_lr"), data=given)
+    assert both.found["views"] == 2
+
+
+def test_a_fold_of_an_ensemble_may_hold_records_that_cannot_be_read():
+    data = DataSet("torn", TornWhole(*blobs()["train"], torn=(0,)), None, ArrayExamples(*blobs()["test"]), 3)
+    given = config(study__ensemble__by="fold", study__ensemble__members=2, data__broken=1)
+    assert ensemble(given, data=data).ok
+
+
+def test_members_of_other_folds_are_refused(tmp_path):
+    given = config(study__ensemble__by="fold", study__ensemble__members=2)
+    ensemble(given, tmp_path / "w", data=blobs())
+    others, own = blobs()["train"][1].copy(), assemble(given, data=blobs()).data.val.base.rows
+    others[own] = (others[own] + 1) % 3  # which a fingerprint of the training examples does not show
+    with pytest.raises(ConfigError, match=r"member 0 of .* left out other examples"):
+        ensemble(given, tmp_path / "w", data=blobs() | {"train": (blobs()["train"][0], others)})
 
 
 def test_views_are_predicted_one_by_one():

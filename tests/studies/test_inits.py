@@ -2,7 +2,9 @@
 
 import json
 import logging
+import math
 import sys
+import types
 
 import jax
 import numpy as np
@@ -79,6 +81,34 @@ def test_diverged_runs_are_told_and_never_recommended(monkeypatch):
     assert "diverged: xavier_normal" in found.conclusion
 
 
+def fake(losses):
+    """Training that does nothing, with these validation losses one after another; None diverges."""
+    left = iter(losses)
+
+    def trained(run):
+        loss = next(left)
+        if loss is None:
+            raise NonFiniteError("the loss is nan")
+        rows = [{"split": "train", "loss": value} for value in (0.7, math.nan)]
+        return types.SimpleNamespace(metrics={"val": {"loss": loss}}, history=rows)
+
+    return trained
+
+
+def test_who_stands_with_one_run_left_is_told_by_what_diverged(monkeypatch):
+    monkeypatch.setattr(module, "train", fake([2.0, None, None, 0.5, 0.51, 0.49]))
+    found = inits(config(study__inits__seeds=3, early_stopping__metric="val/loss"), data=blobs())
+    expected = "model diverged with 2 of 3 seeds: loss after 20 updates is xavier_normal 0.5 ± 0.01; set --config.init."
+    assert found.conclusion.startswith(expected)
+    assert found.found["recommended"] == "xavier_normal"
+
+
+def test_a_last_loss_that_was_scaled_too_high_is_no_divergence(monkeypatch):
+    monkeypatch.setattr(module, "train", fake([0.0] * 4))
+    found = inits(config(data__validation=0.0), data={"train": blobs()["train"]})
+    assert (found.found["diverged"], found.found["values"]["model"]) == ([], [0.7, 0.7])
+
+
 def test_one_seed_gives_no_answer_and_no_validation_is_judged_by_the_training_loss():
     found = inits(config(study__inits__seeds=1, data__validation=0.0), data={"train": blobs()["train"]})
     assert found.found["metric"] == "training loss"
@@ -100,6 +130,13 @@ def test_a_difference_within_the_spread_is_none_and_one_beyond_it_is_told():
     same = {"model": (0.90, 0.90, 0.90), "he": (0.91, 0.91, 0.91)}  # by less than an example of the 50
     assert judged(same, "model", higher=True, least=0.02).worse == []
     assert judged({"a": (0.0, 0.0), "b": (0.0, 0.0)}, "a", higher=True, least=0.1).worse == []
+
+
+def test_what_all_but_diverged_hides_no_difference_between_others():
+    values = {"model": (2.30, 2.31, 2.29), "good": (0.50, 0.51, 0.49), "bad": (3e4, 5e4, 2e4)}
+    assert judged(values, "model", higher=False, least=0.01).recommended == "good"
+    more = values | {"worse": (2e4, 3e4, 9e4), "worst": (1e5, 3e5, 9e5)}  # three of five: the median spread is theirs
+    assert judged(more, "model", higher=False, least=0.01).recommended == "good"
 
 
 def test_equal_initializers_are_told_apart_in_no_more_than_the_chance_that_is_named():

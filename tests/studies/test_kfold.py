@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from helpers import blobs, tiny, tiny_run
 from sklearn import linear_model, model_selection
+from studies.torn import Torn, TornWhole
 
 from jtrain import assembly, pipeline
 from jtrain.assembly import assemble
-from jtrain.data.examples import ArrayExamples, BrokenRecord, DataSet, targets_of
+from jtrain.data.examples import ArrayExamples, DataSet, targets_of
 from jtrain.errors import ConfigError, DataError, NonFiniteError
 from jtrain.loop import train
 from jtrain.state import to_flat
@@ -288,20 +289,8 @@ def test_out_of_fold_gives_the_mean_over_cuts_and_nan_for_what_none_leaves_out(d
     np.testing.assert_array_equal(found[12:24], alone[0][12:])
 
 
-class OneBroken(ArrayExamples):
-    """Example 5 cannot be read."""
-
-    def fetch(self, rows):
-        if 5 in rows:
-            raise BrokenRecord("record 5 is torn")
-        return super().fetch(rows)
-
-    def arrays(self):
-        return self.fetch(np.arange(len(self)))
-
-
 def test_a_record_that_cannot_be_read_has_no_weight_and_no_prediction():
-    data = DataSet("torn", OneBroken(*blobs()["train"]), None, None, 3)
+    data = DataSet("torn", Torn(*blobs()["train"], torn=(5,)), None, None, 3)
     with journal.open_study("kfold", config(data__broken=2), None, data=data) as log:
         pool = pool_of(log.run)
         cuts = cut(targets_of(pool, np.arange(72)), "class", 3, seed=0)
@@ -310,6 +299,28 @@ def test_a_record_that_cannot_be_read_has_no_weight_and_no_prediction():
     predictions = module.mean_predictions(pool, cuts, found)
     assert np.flatnonzero(np.isnan(predictions).any(axis=1)).tolist() == [5]
     assert found[left_out][0]["totals"]["accuracy"][-1] == len(cuts[left_out][1]) - 1
+
+
+@pytest.mark.parametrize(("examples", "chosen"), [(TornWhole, 0), (Torn, 64)])
+def test_a_study_passes_over_what_a_run_may_pass_over(examples, chosen, tmp_path):
+    torn = [0] if chosen else [0, int(tiny_run().data.val.base.rows[0])]  # one of the training part, one of the other
+    data = DataSet("torn", examples(*blobs()["train"], torn), None, None, 3)
+    given = tiny("8steps", study__kfold__folds=2, data__broken=1, data__examples=chosen)
+    assert len(pool_of(assemble(given, data=data))) == (chosen + 7 if chosen else 72)
+    assert kfold(given, tmp_path / "w", data=data).ok
+    predictions = np.load(tmp_path / "w" / "out_of_fold.npz")["predictions"]
+    assert np.flatnonzero(np.isnan(predictions).any(axis=1)).tolist() == torn
+
+
+def test_pieces_of_other_groups_are_refused(tmp_path):
+    path = str(tmp_path / "groups.npy")
+    np.save(path, np.arange(72) % 9)
+    given = tiny("8steps", study__kfold__folds=2, study__kfold__groups=path)
+    first = kfold(given, tmp_path / "w", data=blobs())
+    assert kfold(given, tmp_path / "w", data=blobs()).rows == first.rows
+    np.save(path, np.random.default_rng(3).permutation(np.arange(72) % 9))
+    with pytest.raises(ConfigError, match=r"fold-0 of .* the groups \(or data\) are others .* another --workdir"):
+        kfold(given, tmp_path / "w", data=blobs())
 
 
 def test_folds_share_compiled_steps_only_where_these_hold_nothing_of_the_data():

@@ -83,6 +83,7 @@ def test_one_high_stretch_is_no_divergence_but_two_are():
     assert not diverged(Climber(1.0, [2.0, 50.0]), 2.0, 1.0)
     assert not diverged(Climber(1.0, [50.0, 3.0]), 2.0, 1.0)
     assert diverged(Climber(1.0, [50.0, 50.0]), 2.0, 1.0)
+    assert not diverged(Climber(1.0, [500.0, 50.0]), 2.0, 1.0)  # on its way back
 
 
 def test_who_hardly_moves_is_hopeless_but_not_beside_the_best():
@@ -133,10 +134,29 @@ def test_rungs_within_the_seeds_spread_are_equal_and_their_middle_is_recommended
     ]  # fmt: skip
     found = answer(rungs, ACCURACY, start=2.0)
     assert (found.best["lr"], found.low, found.high, found.seeds) == (1.0, 0.3, 3.0, 2)
-    pooled = math.sqrt(
-        np.mean([np.var([0.88, 0.92], ddof=1), np.var([0.9, 0.93], ddof=1), np.var([0.89, 0.91], ddof=1)])
-    )
-    assert found.noise == pytest.approx(pooled)
+    values = np.array([[0.88, 0.92], [0.9, 0.93], [0.89, 0.91]])
+    effects = np.array([[i == 0, i == 1, i == 2, j == 1] for i in range(3) for j in range(2)], float)
+    left = values.ravel() - effects @ np.linalg.lstsq(effects, values.ravel(), rcond=None)[0]
+    assert found.noise == pytest.approx(math.sqrt(left @ left / 2))
+
+
+def test_what_a_seed_does_to_all_rungs_is_no_noise_of_their_difference():
+    rungs = [
+        rung(0.001, 0.70), rung(0.003, 0.80, seeds=[0.90]), rung(0.01, 0.81, seeds=[0.91]),
+        rung(0.03, 0.83, seeds=[0.93]), rung(0.1, 0.85, seeds=[0.951]), rung(0.3, 0.7),
+    ]  # fmt: skip
+    found = answer(rungs, ACCURACY, start=2.0)
+    assert (found.best["lr"], found.low, found.high) == (0.1, 0.1, 0.1)
+
+
+def test_a_rung_that_ran_once_is_as_good_perhaps_but_not_recommended():
+    rungs = [
+        rung(0.001, 0.2), rung(0.003, 0.899), rung(0.01, 0.898), rung(0.03, 0.90, seeds=[0.88]),
+        rung(0.1, 0.89, seeds=[0.91]), rung(0.3, 0.88, seeds=[0.9]), rung(1.0, 0.2),
+    ]  # fmt: skip
+    found = answer(rungs, ACCURACY, start=2.0)
+    assert (found.low, found.high) == (0.003, 0.3)
+    assert found.best["lr"] == 0.03
 
 
 def test_ladder_goes_on_where_its_end_is_as_good_as_the_best():
@@ -334,10 +354,11 @@ def test_whole_schedule_lies_within_a_rung():
 
 
 def test_totals_that_tell_nothing_are_refused_or_raised():
-    run = assemble(tiny("100steps"), data=blobs())
-    assert updates_of(run, "25%", "k") == (50, "k: 25% is 25 updates, too few to tell anything: 50 are taken")
+    run = assemble(tiny("200steps"), data=blobs())
+    assert updates_of(run, "25%", "k") == (100, "k: 25% is 50 updates, too few to tell anything: 100 are taken")
     assert updates_of(run, "25steps", "k") == (25, "")
-    assert updates_of(run, "300steps", "k")[0] == 100
+    assert updates_of(run, "300steps", "k")[0] == 200
+    assert updates_of(run, "300steps", "k", at_most=False)[0] == 300
     with pytest.raises(ConfigError, match=r"^k: '5steps' is 5 updates"):
         updates_of(run, "5steps", "k")
 

@@ -83,9 +83,25 @@ def test_what_comes_first_and_what_comes_after_the_blow_up_does_not_matter():
     strange = PLAIN.loss(lrs())
     strange[:4] = 100.0
     strange[190:] = np.nan
-    strange[195:] = 0.0  # after it was not finite
     assert suggest(lrs(), strange[None]).lr == pytest.approx(plain.lr, rel=0.05)
     assert suggest(lrs(), np.full((1, UPDATES), np.nan)).lr is None
+
+
+def test_a_loss_that_is_not_finite_in_passing_ends_no_sweep():
+    plain, gaps = suggest(lrs(), PLAIN.loss(lrs())[None]), PLAIN.loss(lrs())
+    gaps[[20, 60, 100, 101, 120]] = np.nan
+    assert suggest(lrs(), gaps[None]).lr == pytest.approx(plain.lr, rel=0.05)
+
+
+def test_seeds_without_an_answer_are_not_counted_and_leave_less_confidence():
+    rng = np.random.default_rng(9)
+    losses = noisy(PLAIN, LEVELS["quiet"], 0)
+    assert suggest(lrs(), losses).confidence == "high"
+    losses[2] = 2.0 + 0.02 * rng.normal(size=UPDATES)
+    found = suggest(lrs(), losses)
+    assert found.confidence == "fair"
+    run = assemble(small(), data=blobs())
+    assert "(confidence fair: 2 of 3 seeds agree within" in lr_find_file._report(run, lrs(), losses, found).conclusion
 
 
 def test_lr_grows_by_the_same_factor_in_numpy_and_in_jax():
@@ -125,6 +141,43 @@ def test_a_sweep_ends_where_it_has_blown_up(monkeypatch):
     assert np.isfinite(found[:30]).all()
     assert np.isnan(found[-1])
     assert 3 < len(calls) < 10
+
+
+def told(monkeypatch, losses, failed):
+    """A sweep whose members tell these losses, NaN: none, of updates that `failed` or not."""
+    losses, failed = np.array(losses), np.array(failed)
+
+    def advance(self, start, stop, **_):
+        known = np.isfinite(losses[start:stop])
+        pairs = np.stack([np.where(known, losses[start:stop], 0.0), known.astype(float)], 1)
+        bad = failed[start:stop]
+        return {0: {"loss": pairs, "non_finite": np.stack([bad, np.ones_like(bad)], 1)}} if stop > start else {}
+
+    monkeypatch.setattr(Members, "advance", advance)
+
+
+def test_an_overflow_of_the_scaled_loss_is_bridged_and_a_failure_is_none(monkeypatch):
+    losses = np.linspace(3.0, 1.0, 20)
+    failed = np.zeros(20)
+    holes = losses.copy()
+    holes[[0, 1, 2, 7, 8]] = np.nan
+    told(monkeypatch, holes, failed)
+    run = sweeping(assemble(small(), data=blobs()), 20, 1e-4, 0.1)
+    expected = losses.copy()
+    expected[:2] = expected[2] = losses[3]
+    np.testing.assert_allclose(sweep(run), expected)
+    holes[12], failed[12] = np.nan, 1.0
+    told(monkeypatch, holes, failed)
+    np.testing.assert_allclose(sweep(run), np.where(np.arange(20) < 12, expected, np.nan))
+    skips = dataclasses.replace(run, options=dataclasses.replace(run.options, on_nan="skip"))
+    np.testing.assert_allclose(sweep(skips), np.where(np.arange(20) != 12, expected, np.nan))
+
+
+def test_float16_has_an_answer():
+    config = small(precision="float16", task__name="regression")
+    inputs, targets = blobs()["train"]
+    found = lr_find(config, data=(inputs, 300 * targets.astype(np.float32)))
+    assert found.ok, found.conclusion
 
 
 @pytest.fixture(scope="module")

@@ -183,6 +183,17 @@ def test_an_lr_that_is_too_large_is_told_from_a_bug():
     assert [row["learnt"] for row in found.rows][:2] == [False, True]
 
 
+def test_an_overflow_of_the_scaled_loss_is_no_divergence():
+    inputs, targets = blobs()["train"]
+    c = config(precision="float16", task__name="regression", optimizer__lr=0.1)
+    found = overfit(c, data={"train": (inputs, 300 * targets.astype(np.float32))})
+    assert found.ok, found.conclusion
+    fit = found.found["fits"]["1"]
+    assert not fit["diverged"]
+    assert None not in [loss for _, loss in fit["curve"]]
+    assert fit["curve"][0][0] > 1, "the first update overflowed, or this test shows nothing"
+
+
 def test_a_loss_that_still_falls_asks_for_more_updates_and_one_target_is_nothing_to_learn():
     found = overfit(config(study__overfit__total="60steps"), data=blobs())
     assert "too few updates" in [one["name"] for one in found.found["suspects"]], found.conclusion

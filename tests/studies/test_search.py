@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,11 @@ def test_the_edge_is_a_twentieth_of_the_scale_and_only_where_the_key_goes_on():
     (size,) = read_space((("train.batch_size", (8, 16, 32)),), tiny())
     assert [size.edge(v) for v in (8, 16, 32)] == ["lower", "", "upper"]
     assert Axis("a", choices=("p", "q", "r")).edge("p") == ""
+    key = "loss.cross_entropy.label_smoothing"
+    (smoothing,) = read_space(((key, (0.0, 0.1, 0.3)),), tiny())
+    assert [smoothing.edge(v) for v in (0.0, 0.1, 0.3)] == ["", "", "upper"], "there is none below 0"
+    (lr,) = read_space((("optimizer.lr", (1e-9, 1e-3, 1e-1)),), tiny())
+    assert [lr.edge(v) for v in (1e-9, 1e-1)] == ["lower", "upper"]
 
 
 # --- the points
@@ -408,6 +414,18 @@ def test_a_storage_that_cannot_be_opened_is_told():
         open_storage("/proc/nowhere/trials", None)
 
 
+def test_a_relative_storage_lies_in_the_workdir_wherever_the_command_is_given(tmp_path, monkeypatch):
+    for where in ("a", "b"):
+        (tmp_path / where).mkdir()
+        monkeypatch.chdir(tmp_path / where)
+        storage = open_storage("mine/trials.jsonl", tmp_path / "w")
+        found = optimise((X,), lambda a: Answer(len(str(tmp_path))), trials=2, sampler="quasi", storage=storage)
+        assert len(found) == 2
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("trials.jsonl")] == [Path("w/mine/trials.jsonl")]
+    open_storage(str(tmp_path / "b/trials.jsonl"), tmp_path / "w")
+    assert (tmp_path / "b/trials.jsonl").exists()
+
+
 # --- the study
 
 
@@ -446,6 +464,35 @@ def test_a_search_compares_whole_runs_and_leaves_what_it_was_given_alone(tmp_pat
         assert {row["split"] for row in rows} == {"train", "val"}, "the test is unseen"
         value = next(row["val/accuracy"] for row in told["rows"] if row["trial"] == number)
         assert value == [row["accuracy"] for row in rows if row["split"] == "val"][-1]
+
+
+def test_the_config_as_it_is_is_trial_0_to_the_last_digit_and_known_again(monkeypatch, run):
+    lrs = []
+
+    def trained(trial, folder, judge):
+        lrs.append(trial.optimizer.lr * float(trial.config.lr_scale))
+        return types.SimpleNamespace(metrics={"val": {"accuracy": 0.5 + len(lrs) / 100, "loss": 1.0}})
+
+    monkeypatch.setattr(studied, "train", trained)
+    c = short(optimizer__lr=0.012345, study__search__sampler="bayes")
+    study = studied.search(c, data=blobs())
+    assert lrs[0] == pytest.approx(0.012345, rel=1e-6)
+    assert study.found["untuned"] == 0.51
+    assert "0.51 as the config is" in study.conclusion
+    drawn = [row["optimizer.lr"] for row in study.rows if row["trial"] > 0]
+    assert all(lr == float(f"{lr:.4g}") for lr in drawn)
+
+
+@pytest.mark.parametrize(("space", "best"), [(LR, 1), ((("loss.cross_entropy.label_smoothing", (0.0, 0.1, 0.3)),), 0)])
+def test_losses_that_the_space_itself_changes_tell_nothing_apart(monkeypatch, space, best):
+    losses = [0.5, 0.3, 0.4]
+
+    def trained(trial, folder, judge):
+        return types.SimpleNamespace(metrics={"val": {"accuracy": 0.9, "loss": losses.pop(0)}})
+
+    monkeypatch.setattr(studied, "train", trained)
+    study = studied.search(short(study__search__space=space, study__search__sampler="quasi"), data=blobs())
+    assert study.found["trial"] == best
 
 
 def test_another_lr_by_the_same_compiled_step_trains_as_a_run_of_that_lr(run):
@@ -662,3 +709,6 @@ def test_a_difference_that_chance_explains_is_called_so():
     assert "within what 100 validation examples can tell (± 0.085)" in told(0.92, 0.88, 100)
     assert "can tell" not in told(0.92, 0.88, 10_000)
     assert "none is better by this metric; --config.x=0.6 has the least loss" in told(0.9, 0.9, 100)
+    trials = [Trial(0, {"x": 0.6}, Answer(0.9)), Trial(1, {"x": 0.5}, Answer(0.9))]
+    grid = report((X,), trials, "accuracy", True, {}, own={"x": 0.5}, validation=100).conclusion
+    assert "as the config is: none is better by this metric; nothing to change." in grid
