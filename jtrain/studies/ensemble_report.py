@@ -158,13 +158,11 @@ def _conclusion(
         f"the mean member {mean:.4g}, the best {best:.4g}: a gain of {gain.value:.2g} ± {gain.noise:.2g}"
     )
     if gain.sure:
-        text += ", more than its noise"
+        text += ", more than twice its noise"
         if folder is not None:
             text += f"; predict with: jtrain predict --workdir={folder}"
     else:
-        text += ", no more than its noise: these members bring nothing together that can be told here"
-    if judged.views == 1 and "vote" in judged.rules:
-        text += "; averaging, then voting is the plain vote here, as members see one view each (tta)"
+        text += f", less than twice its noise ({2 * gain.noise:.2g}): nothing that can be told here; keep one member"
     return text + (f"; {len(failed)} failed and are not in it: {failed[0]['failed']}" if failed else "")
 
 
@@ -189,6 +187,7 @@ def _draw(figure: Any, split: str, judged: Judged, good: Sequence[Mapping[str, A
     left.set_yticks(range(len(names)), names)
     left.invert_yaxis()
     left.set_xlabel(f"{SIGNS.get(main, main)} on {split}; bars: ± 2 × noise of the gain")
+    left.locator_params(axis="x", nbins=4)
     left.grid(True, axis="x", alpha=0.3)
     left.legend(fontsize="small", loc="best")
     if judged.curves is not None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,18 +17,16 @@ from jtrain.loop import train
 from jtrain.models.initializers import INITIALIZERS
 from jtrain.run import Run
 from jtrain.studies.inits_picture import draw
+from jtrain.studies.inits_verdict import Values, Verdict, judged
 from jtrain.studies.journal import Journal, open_study
 from jtrain.studies.probe import Signals, make_probe, number
 from jtrain.studies.short import is_higher_better, updates_of
 from jtrain.studies.study import Study
 from jtrain.table import did_you_mean
 
-ALPHA = 0.05  # chance of a difference being told where there is none
-ALIKE = 10.0  # × the values of a pair: the spread of what lies higher, as it all but diverged, says nothing of them
+LEARNED = 0.01  # share by which the training loss must come below that of a guess for any verdict
 PARTS = 10  # of a run; the last one's training loss is what a run without validation is judged by
 PROBED = 128  # examples, at most, of the check before the first update
-
-Values = Mapping[str, Sequence[float | None]]  # by initializer the metric of each seed, None of a run that diverged
 
 
 def inits(
@@ -79,7 +76,15 @@ def inits(
         least = 1.0 / (len(run.data.val) if run.data.val is not None else run.batch_size)
         higher = is_higher_better(run, metric)
         verdict = judged(values, own, higher=higher, least=least)
-        words = _conclusion(run, verdict, values, metric, total)
+        pairs = [(one["train_loss"], signals[name]) for name, each in found.items() for one in each]
+        if len(verdict.diverged) < len(values) and not any(_has_learned(*pair) for pair in pairs):
+            verdict = dataclasses.replace(verdict, recommended="")
+            words = (
+                f"no answer: within {total:,} updates no run has brought the training loss below that of having "
+                "learned nothing; find an lr first (jtrain ladder --config=…), or raise --config.study.inits.total"
+            )
+        else:
+            words = _conclusion(run, verdict, values, metric, total)
         rows = [_row(name, values[name], verdict, metric, signals[name]) for name in named]
         summary = {
             "metric": metric, "higher_is_better": higher, "updates": total, "own": own, "best": verdict.best,
@@ -93,81 +98,7 @@ def inits(
         picture = functools.partial(
             draw, values=values, signals=signals, metric=metric, own=own, verdict=verdict, title=title
         )
-        return journal.finish(Study("inits", words, rows, summary, picture))
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """What the runs say.
-
-    Attributes:
-      best: the best mean of those that never diverged, "" where all did or a single seed tells nothing.
-      tied: those that do not differ from it, itself among them.
-      worse: those that do.
-      diverged: those of which any seed diverged.
-      chances: by pair, "a / b", the corrected chance of such a difference where there is none.
-      recommended: what to set; "" where the config's own is among the tied, or nothing is told.
-    """
-
-    best: str
-    tied: list[str]
-    worse: list[str]
-    diverged: list[str]
-    chances: dict[str, float]
-    recommended: str
-
-    def chance(self, name: str) -> float | None:
-        """That of its difference from the best."""
-        return next((p for pair, p in self.chances.items() if set(pair.split(" / ")) == {name, self.best}), None)
-
-
-def judged(values: Values, own: str, *, higher: bool, least: float) -> Verdict:
-    """Which differ, and which to take.
-
-    Args:
-      values: of at least one initializer.
-      own: the config's.
-      higher: more is better.
-      least: spread, as a share of the largest value of a pair, below which none is taken.
-    """
-    diverged = [name for name, each in values.items() if None in each]
-    steady = {name: [v for v in each if v is not None] for name, each in values.items() if name not in diverged}
-    if not steady or any(len(each) < 2 for each in steady.values()):
-        return Verdict("", list(steady), [], diverged, {}, "")
-    sign = 1.0 if higher else -1.0
-    best = max(steady, key=lambda name: sign * float(np.mean(steady[name])))
-    chances = holm(_welch(steady, least))
-    verdict = Verdict(best, [], [], diverged, chances, "")
-    worse = [name for name in steady if name != best and (verdict.chance(name) or 0.0) < ALPHA]
-    tied = [name for name in steady if name not in worse]
-    return dataclasses.replace(verdict, tied=tied, worse=worse, recommended="" if own in tied else best)
-
-
-def _welch(groups: Mapping[str, Sequence[float]], least: float) -> dict[str, float]:
-    """{pair: two-sided chance} of Welch's t-test (1947), with no standard deviation below the median or `least`."""
-    from scipy import stats
-
-    spreads = {name: float(np.std(each, ddof=1)) for name, each in groups.items()}
-    tops = {name: max(map(abs, each)) for name, each in groups.items()}
-    found = {}
-    for a, b in itertools.combinations(groups, 2):
-        top = max(tops[a], tops[b])
-        floor = max(float(np.median([spreads[n] for n in groups if tops[n] <= ALIKE * top])), least * top)
-        if floor == 0:  # all are 0
-            found[f"{a} / {b}"] = 1.0
-            continue
-        sides = [(np.mean(groups[n]), max(spreads[n], floor), len(groups[n])) for n in (a, b)]
-        found[f"{a} / {b}"] = float(stats.ttest_ind_from_stats(*sides[0], *sides[1], equal_var=False).pvalue)
-    return found
-
-
-def holm(chances: Mapping[str, float]) -> dict[str, float]:
-    """Chances corrected for their number: p₍ᵢ₎ ← max over j ≤ i of min(1, (m - j + 1) p₍ⱼ₎) (Holm 1979)."""
-    largest, found = 0.0, {}
-    for place, name in enumerate(sorted(chances, key=lambda n: chances[n])):
-        largest = max(largest, min(1.0, (len(chances) - place) * chances[name]))
-        found[name] = largest
-    return {name: found[name] for name in chances}
+        return journal.finish(Study("inits", words, rows, summary, picture, not words.startswith("no answer")))
 
 
 def _with_init(config: ml_collections.ConfigDict, name: str) -> ml_collections.ConfigDict:
@@ -233,6 +164,12 @@ def _trained(run: Run, variant: Run, seed: int, total: int) -> dict[str, Any]:
     return {"value": number(value), "train_loss": number(loss), "why": ""}
 
 
+def _has_learned(loss: float | None, start: Signals) -> bool:
+    """Whether a training loss is below that at the start, and that of a guess."""
+    bars = [bar for bar in (start.loss, start.blank) if bar is not None]
+    return loss is not None and loss < min(bars, default=math.inf) - LEARNED * abs(min(bars, default=0.0))
+
+
 def _row(name: str, values: Sequence[float | None], verdict: Verdict, metric: str, signals: Signals) -> dict[str, Any]:
     steady = [v for v in values if v is not None]
     dead = [layer["dead"] for layer in signals.layers if "dead" in layer]
@@ -263,7 +200,9 @@ def _conclusion(run: Run, verdict: Verdict, values: Values, metric: str, total: 
     lost = f"; diverged: {', '.join(verdict.diverged)}" if verdict.diverged else ""
     given = " (of what transfer.init_from leaves to be drawn)" if run.config.transfer.init_from else ""
     if len(verdict.diverged) == len(values):
-        return f"no answer{given}: a run of every initializer diverged {after}; find an lr first (jtrain ladder)"
+        return (
+            f"no answer{given}: a run of every initializer diverged {after}; find an lr first: jtrain ladder --config=…"
+        )
     if not verdict.best:
         return f"no answer{given}: one seed shows no spread; set --config.study.inits.seeds=3 or more"
 

@@ -139,7 +139,7 @@ def train_folds(journal: Journal, pool: Examples, cuts: Sequence[Cut], *, prefix
             held.append(predictions)
             words = told["failed"] or ", ".join(f"{name} {value:.4g}" for name, value in told["metrics"].items())
             spent = duration_words(time.perf_counter() - begun)
-            journal.told(f"{prefix} {number + 1} of {len(cuts)}: {words} ({spent})")
+            journal.told(f"{prefix} {number} ({number + 1} of {len(cuts)}): {words} ({spent})")
             return told
 
         told = journal.piece(key, compute)

@@ -99,7 +99,13 @@ def _report(run: Run, lrs: np.ndarray, losses: np.ndarray, found: Suggestion) ->
     agreement = None if math.isnan(found.agreement) else found.agreement
     told |= {"confidence": found.confidence, "agreement": agreement}
     if found.lr is None:
-        text = f"no answer: {found.why}; a ladder tells more (jtrain ladder)"
+        options = run.config.study.lr_find
+        typed_in = {
+            "lower the lowest lr": f"--config.study.lr_find.low={options.low / 100:g}",
+            "raise the highest lr": f"--config.study.lr_find.high={options.high * 100:g}",
+        }
+        hint = next((f" ({key}, in a new --workdir)" for words, key in typed_in.items() if words in found.why), "")
+        text = f"no answer: {found.why}{hint}; a ladder tells more (jtrain ladder --config=…)"
     else:
         answers, seeds = sum(not curve.why for curve in found.curves), len(losses)
         several = f"{seeds} seeds" if answers == seeds else f"{answers} of {seeds} seeds"

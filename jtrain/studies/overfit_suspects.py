@@ -182,7 +182,21 @@ def _lr(case: Case) -> list[Suspect]:
         return [Suspect("learning rate", f"{words}={case.typed_lr * better:.3g}, or ask jtrain ladder")]
     if all(fit["diverged"] for fit in case.fits.values()):
         return [Suspect("learning rate", "the loss is not finite even at a tenth of the lr")]
+    last, begun = _last(case.fits[1.0]), case.start.loss
+    if last is None or (begun is not None and last > begun):
+        words = "the loss is not finite" if last is None else f"the loss ends at {last:.3g} and began at {begun:.3g}"
+        return [Suspect("learning rate", f"{words}: {case.lr:.3g} is too high; ask jtrain ladder --config=…")]
+    ends = {factor: end for factor, fit in case.fits.items() if (end := _last(fit)) is not None}
+    best = min(ends, key=lambda factor: ends[factor])
+    if ends[best] < FALLING * last:
+        words = f"the loss comes to {ends[best]:.3g} at {case.lr * best:.3g}, and to {last:.3g} at {case.lr:.3g}"
+        return [Suspect("learning rate", f"{words}; set --config.optimizer.lr={case.typed_lr * best:.3g}")]
     return []
+
+
+def _last(fit: Mapping[str, Any]) -> float | None:
+    """The loss at the end; None: it was not finite."""
+    return None if fit["diverged"] else next((loss for _, loss in reversed(fit["curve"]) if loss is not None), None)
 
 
 def _capacity(case: Case) -> list[Suspect]:
@@ -195,8 +209,9 @@ def _capacity(case: Case) -> list[Suspect]:
 
 def _time(case: Case) -> list[Suspect]:
     losses = [loss for _, loss in case.fits[1.0]["curve"] if loss is not None]
-    fifth = len(losses) // 5
-    if not fifth or sum(losses[-fifth:]) >= FALLING * sum(losses[-3 * fifth : -2 * fifth]):
+    fifth, begun = len(losses) // 5, case.start.loss
+    risen = begun is not None and bool(losses) and losses[-1] > begun
+    if not fifth or risen or sum(losses[-fifth:]) >= FALLING * sum(losses[-3 * fifth : -2 * fifth]):
         return []
     return [Suspect("too few updates", "the loss still falls; set --config.study.overfit.total higher")]
 

@@ -31,8 +31,8 @@ def test_every_study_is_a_verb_a_function_and_a_section_of_options():
 
 
 def test_a_study_leaves_its_files_and_the_same_command_goes_on_from_them(tmp_path, capsys):
-    words = ("inits", *SMALL, "--config.study.inits.total=10steps", "--config.study.inits.seeds=2", "--workdir=w",
-             "--config.study.inits.names=('model', 'orthogonal')")  # fmt: skip
+    words = ("inits", *SMALL, "--config.study.inits.total=100%", "--config.study.inits.seeds=2", "--workdir=w",
+             "--config.optimizer.lr=0.03", "--config.study.inits.names=('model', 'orthogonal')")  # fmt: skip
     assert main(words) == 0
     first = capsys.readouterr().out
     told = json.loads((tmp_path / "w" / "study.json").read_text())

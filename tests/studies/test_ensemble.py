@@ -407,7 +407,7 @@ def test_the_conclusion_says_whether_the_gain_is_more_than_noise(done):
     judged = ensemble_report.judge("class", members, np.zeros(200, np.int64))
     sure = ensemble_report.report(None, "test", names, judged, "class", "")
     assert "accuracy 1 on test, the mean member 0.7" in sure.conclusion
-    assert ", more than its noise" in sure.conclusion
+    assert ", more than twice its noise" in sure.conclusion
     same = ensemble_report.judge("class", members[:1].repeat(3, axis=0), np.zeros(200, np.int64))
     nothing = ensemble_report.report(None, "test", names, same, "class", "")
-    assert "no more than its noise" in nothing.conclusion
+    assert "less than twice its noise" in nothing.conclusion

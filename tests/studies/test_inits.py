@@ -17,7 +17,8 @@ from jtrain.assembly import assemble
 from jtrain.config_files import load
 from jtrain.errors import ConfigError, NonFiniteError
 from jtrain.loop import train
-from jtrain.studies.inits import holm, inits, judged
+from jtrain.studies.inits import inits
+from jtrain.studies.inits_verdict import holm, judged
 
 module = sys.modules["jtrain.studies.inits"]
 
@@ -209,3 +210,12 @@ def test_no_difference_is_found_on_a_residual_net_with_norm(seed):
     found = inits(c)
     assert found.conclusion.startswith("no difference"), found.conclusion
     assert not found.found["differ"]
+
+
+def test_where_no_run_has_learned_anything_there_is_no_answer():
+    config = tiny("10steps", optimizer__lr=1e-9, study__inits__total="10steps", study__inits__seeds=2,
+                  study__inits__names=("model", "orthogonal"))  # fmt: skip
+    study = inits(config, data=blobs())
+    assert not study.ok
+    assert study.conclusion.startswith("no answer: within 10 updates no run has brought the training loss below")
+    assert study.found["recommended"] == ""

@@ -304,3 +304,11 @@ def test_a_healthy_config_passes_within_30_seconds(name):
     found = overfit(c)
     assert found.ok, found.conclusion
     assert time.perf_counter() - begun < 30
+
+
+def test_an_lr_that_is_far_too_high_is_named_as_such():
+    config = tiny("30steps", optimizer__name="sgd", optimizer__lr=900.0, study__overfit__total="30steps")
+    study = overfit(config, data=blobs())
+    assert not study.ok
+    assert "suspect learning rate" in study.conclusion
+    assert "too few updates" not in study.conclusion
