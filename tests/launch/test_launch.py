@@ -40,6 +40,11 @@ os.kill(os.getpid(), signal.SIGKILL) if code < 0 else sys.exit(int(code))
 """
 
 
+def as_in_a_terminal():
+    """In the background of a shell SIGINT is ignored, and no script can trap it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def local(tmp_path):
     """Starts launch/local.sh in a folder whose `jtrain.main` is a program that sleeps and ends as it is told."""
@@ -51,7 +56,9 @@ def local(tmp_path):
         def start(*arguments, **environ):
             environ = {**os.environ, "PYTHON": sys.executable, **environ}
             command = [str(LAUNCH / "local.sh"), *arguments]
-            process = subprocess.Popen(command, cwd=tmp_path, env=environ, stderr=subprocess.PIPE, text=True)
+            process = subprocess.Popen(
+                command, cwd=tmp_path, env=environ, stderr=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal
+            )
             stack.enter_context(process)
             stack.callback(process.terminate)
             return process
