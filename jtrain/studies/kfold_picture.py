@@ -31,6 +31,8 @@ def draw(
             look |= {"marker": _MARKERS[number % 6], "markersize": 4, "markevery": 0.15}
             label = f"fold {number}" if len(folds) <= 12 else None
             left.plot([x for x, _ in points], [y for _, y in points], label=label, **look)
+    left.margins(x=0.04)  # else the markers at the ends are cut
+    left.locator_params(axis="x", nbins=6, integer=True)
     left.set_xlabel("update")
     left.set_ylabel(f"{watch.replace('_', ' ')} of the examples left out")
     left.set_title("curve of each fold", fontsize="medium")
