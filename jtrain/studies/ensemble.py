@@ -255,7 +255,7 @@ def predict_ensemble(
     with contextlib.closing(assemble(config, model=model, data=data)) as run, contextlib.ExitStack() as stack:
         ways = combine.rules(run.task.predictions)
         if rule not in ways:
-            raise ConfigError(f"--rule: no such rule {rule!r} for these predictions{did_you_mean(rule, ways)}")
+            raise ConfigError(f"--rule: no such rule {rule!r} for these predictions; use one of {', '.join(ways)}")
         if split and split not in run.feeds:
             raise ConfigError(f"--split={split}: {run.data.name} has no such split{did_you_mean(split, run.feeds)}")
         feed = run.feeds[split] if split else stack.enter_context(feed_of(run, np.asarray(inputs)))

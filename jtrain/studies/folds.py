@@ -160,7 +160,9 @@ def cut(
             try:
                 found += splitter.split(np.zeros(len(targets)), targets if by_class else None, groups)
             except ValueError as error:  # of the stratified ones: no class has as many
-                raise ConfigError(f"{key}: {error}") from error
+                raise ConfigError(
+                    f"{key}: {folds} folds, but no class has as many examples (or groups); use fewer"
+                ) from error
     for number, (train, left_out) in enumerate(found):
         if not len(train) or not len(left_out):
             raise ConfigError(f"{key}: fold {number} is empty: the groups cannot be cut into {folds} folds; use fewer")

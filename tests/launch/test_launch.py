@@ -40,9 +40,8 @@ os.kill(os.getpid(), signal.SIGKILL) if code < 0 else sys.exit(int(code))
 """
 
 
-def as_in_a_terminal():
-    """In the background of a shell SIGINT is ignored, and no script can trap it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+# In the background of a shell SIGINT is ignored, and no script can trap it: here it is as in a terminal.
+AS_IN_A_TERMINAL = "import os, signal, sys; signal.signal(2, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 @pytest.fixture
@@ -55,10 +54,8 @@ def local(tmp_path):
 
         def start(*arguments, **environ):
             environ = {**os.environ, "PYTHON": sys.executable, **environ}
-            command = [str(LAUNCH / "local.sh"), *arguments]
-            process = subprocess.Popen(
-                command, cwd=tmp_path, env=environ, stderr=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal
-            )
+            command = [sys.executable, "-S", "-c", AS_IN_A_TERMINAL, str(LAUNCH / "local.sh"), *arguments]
+            process = subprocess.Popen(command, cwd=tmp_path, env=environ, stderr=subprocess.PIPE, text=True)
             stack.enter_context(process)
             stack.callback(process.terminate)
             return process

@@ -176,7 +176,7 @@ def test_members_are_runs_of_their_own_seed_and_predict_alike_later(done):
 
 def test_what_cannot_be_predicted_is_told(done, tmp_path):
     *_, folder = done
-    with pytest.raises(ConfigError, match=r"no such rule 'votes'.*'vote'"):
+    with pytest.raises(ConfigError, match=r"no such rule 'votes' .*use one of .*vote"):
         predict_ensemble(folder, rule="votes", data=blobs())
     with pytest.raises(ConfigError, match="no such split"):
         predict_ensemble(folder, "tset", data=blobs())

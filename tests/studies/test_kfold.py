@@ -68,7 +68,7 @@ def test_too_few_examples_groups_or_members_of_a_class_are_refused_or_told():
         cut(TARGETS, "values", 70, seed=0, key="study.kfold.folds")
     with pytest.raises(ConfigError, match="13 folds of 12 groups"):
         cut(TARGETS, "class", 13, seed=0, groups=GROUPS)
-    with pytest.raises(ConfigError, match="folds: n_splits=30"):
+    with pytest.raises(ConfigError, match="folds: 30 folds, but no class has as many examples"):
         cut(TARGETS, "class", 30, seed=0)
     scarce = np.array([0] * 10 + [1] * 2)
     assert rare(scarce, "class", 3) == [1]
