@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import json
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,41 +19,27 @@ PAGE = Path(__file__).parents[1] / "docs" / "regularisers.md"
 
 @dataclasses.dataclass(frozen=True)
 class Regulariser:
-    """A name, what it sets, and a source."""
+    """A name, what it sets in words, and the fields, as `jtrain.config.changed` takes them."""
 
     name: str
     words: str
-    apply: Callable[[Any], None]
-
-
-def setting(**fields: Any) -> Callable[[Any], None]:
-    """Sets dotted keys, written with two underscores."""
-
-    def apply(config: Any) -> None:
-        for key, value in fields.items():
-            *parents, last = key.split("__")
-            node = config
-            for parent in parents:
-                node = node[parent]
-            node[last] = value
-
-    return apply
+    fields: dict[str, Any]
 
 
 REGULARISERS = (
-    Regulariser("none", "all off", setting()),
-    Regulariser("weight decay", "`optimizer.sgd.weight_decay=5e-4`", setting(optimizer__sgd__weight_decay=5e-4)),
-    Regulariser("dropout", "`model.cnn.dropout=0.5` before the head", setting(model__cnn__dropout=0.5)),
-    Regulariser("convolution dropout", "`model.cnn.conv_dropout=0.1`", setting(model__cnn__conv_dropout=0.1)),
+    Regulariser("none", "all off", {}),
+    Regulariser("weight decay", "`optimizer.sgd.weight_decay=5e-4`", {"optimizer__sgd__weight_decay": 5e-4}),
+    Regulariser("dropout", "`model.cnn.dropout=0.5` before the head", {"model__cnn__dropout": 0.5}),
+    Regulariser("convolution dropout", "`model.cnn.conv_dropout=0.1`", {"model__cnn__conv_dropout": 0.1}),
     Regulariser(
-        "label smoothing", "`loss.cross_entropy.label_smoothing=0.1`", setting(loss__cross_entropy__label_smoothing=0.1)
+        "label smoothing", "`loss.cross_entropy.label_smoothing=0.1`", {"loss__cross_entropy__label_smoothing": 0.1}
     ),
-    Regulariser("crop and flip", '`augment="pad_crop(4)|flip_lr"`', setting(augment="pad_crop(4)|flip_lr")),
-    Regulariser("cutout", '`augment="cutout(8)"`', setting(augment="cutout(8)")),
-    Regulariser("RandAugment", '`augment="randaugment(1, 5)"`', setting(augment="randaugment(1, 5)")),
-    Regulariser("mixup", '`augment="mixup(0.2)"`', setting(augment="mixup(0.2)")),
-    Regulariser("CutMix", '`augment="cutmix(1.0)"`', setting(augment="cutmix(1.0)")),
-    Regulariser("averaged weights", "`ema.decay=0.98`", setting(ema__decay=0.98)),
+    Regulariser("crop and flip", '`augment="pad_crop(4)|flip_lr"`', {"augment": "pad_crop(4)|flip_lr"}),
+    Regulariser("cutout", '`augment="cutout(8)"`', {"augment": "cutout(8)"}),
+    Regulariser("RandAugment", '`augment="randaugment(1, 5)"`', {"augment": "randaugment(1, 5)"}),
+    Regulariser("mixup", '`augment="mixup(0.2)"`', {"augment": "mixup(0.2)"}),
+    Regulariser("CutMix", '`augment="cutmix(1.0)"`', {"augment": "cutmix(1.0)"}),
+    Regulariser("averaged weights", "`ema.decay=0.98`", {"ema__decay": 0.98}),
 )
 
 
@@ -74,8 +59,7 @@ def config_of(regulariser: Regulariser, seed: int, data: str) -> Any:
     c.train.batch_size = 64
     c.train.total = "5epochs"
     c.train.eval_every = "5epochs"
-    regulariser.apply(c)
-    return c
+    return jtrain.config.changed(c, **regulariser.fields)
 
 
 def accuracies(workdir: Path, config: Any) -> tuple[float, float]:

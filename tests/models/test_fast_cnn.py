@@ -82,7 +82,8 @@ def test_images_too_small_for_stem_and_groups_are_refused_with_what_would_do(gro
 
 def test_images_just_large_enough_for_stem_and_groups_are_taken():
     for groups, stem, side in ((3, 2, 9), (3, 1, 8), (1, 2, 3), (1, 3, 4), (1, 9, 10), (2, 0, 4)):
-        shapes(MODELS["fast_cnn"](10, features=(4,) * groups, stem=stem), (side, side, 3))
+        params, _ = shapes(MODELS["fast_cnn"](10, features=(4,) * groups, stem=stem), (side, side, 3))
+        assert params["head"]["kernel"].shape[-1] == 10
 
 
 def test_no_groups_at_all_are_refused():
