@@ -1,0 +1,1 @@
+"""The training notes as judges: pure functions, numbers in, verdicts out."""

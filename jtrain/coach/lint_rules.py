@@ -1,0 +1,286 @@
+"""Every rule of lint by its id, in the order in which they speak."""
+
+from jtrain.coach import lint_data, lint_lr, lint_model, lint_schedule
+from jtrain.coach.lint_rule import Rule
+from jtrain.coach.told import Level
+
+BOTH: tuple[Level, ...] = ("warning", "info")
+
+RULES: dict[str, Rule] = {
+    "lr-high": Rule(
+        lint_lr.lr_high,
+        BOTH,
+        "too large a lr makes the loss rise at the start, or stay noisy",
+        "training notes: learning rate, 0.001 to 0.01 as a start; the papers of the optimizers",
+    ),
+    "lr-low": Rule(
+        lint_lr.lr_low,
+        BOTH,
+        "too small a lr trains slowly all along, and may settle early",
+        "training notes: learning rate, 0.001 to 0.01 as a start; the papers of the optimizers",
+    ),
+    "lr-of-adam": Rule(
+        lint_lr.lr_of_adam,
+        ("info",),
+        "optimizers take steps of different size at the same lr",
+        "training notes: defaults, 1e-3 for Adam and 1e-2 for SGD",
+    ),
+    "batch-without-lr": Rule(
+        lint_lr.batch_without_lr,
+        BOTH,
+        "fewer updates of less noise want larger steps: linear in the batch for SGD, its square root for Adam",
+        "training notes: batch size and lr; Goyal et al. 2017; Malladi et al. 2022",
+    ),
+    "fine-tuning-lr": Rule(
+        lint_lr.fine_tuning_lr,
+        BOTH,
+        "a large lr undoes what the weights have learnt",
+        "training notes: 1e-4 or less for fine-tuning",
+    ),
+    "momentum": Rule(
+        lint_lr.momentum,
+        BOTH,
+        "less is slower, more overshoots",
+        "training notes: momentum 0.5 to 0.9",
+    ),
+    "betas": Rule(
+        lint_lr.betas,
+        ("warning",),
+        "the step is then no longer bounded by the lr; the two are easily swapped",
+        "Kingma and Ba 2015, section 2.1; Chen et al. 2023 for Lion",
+    ),
+    "decay-coupled": Rule(
+        lint_lr.coupled_decay,
+        BOTH,
+        "weights with large gradients then decay less; decoupled decay is what was meant",
+        "Loshchilov and Hutter 2019; training notes: no L2 with Adam",
+    ),
+    "decay-strong": Rule(
+        lint_lr.decay_strong,
+        BOTH,
+        "decay then wins over the gradient, and weights cannot grow to what is learnt",
+        "training notes: weight decay 2 to 3 orders below lr",
+    ),
+    "decay-unfelt": Rule(
+        lint_lr.decay_unfelt,
+        ("info",),
+        "decay that is multiplied by the lr needs a far larger factor than one that is not",
+        "Loshchilov and Hutter 2019; Wang and Aitchison 2024",
+    ),
+    "schedule-end": Rule(
+        lint_schedule.schedule_end,
+        BOTH,
+        "the noise of a large lr keeps the weights from settling",
+        "training notes: the last lr at least 100 times below the peak",
+    ),
+    "schedule-length": Rule(
+        lint_schedule.schedule_length,
+        ("warning",),
+        "a schedule that is not over at the end has not done its work",
+        "training notes: schedule and run of one length",
+    ),
+    "warmup-long": Rule(
+        lint_schedule.warmup_long,
+        BOTH,
+        "little is learnt while the lr is small",
+        "training notes: warm-up of 10 % at most; Smith and Topin 2018 take 30 %",
+    ),
+    "warmup-twice": Rule(
+        lint_schedule.warmup_twice,
+        ("info",),
+        "the rise is in the schedule already",
+        "Smith 2017; Smith and Topin 2018",
+    ),
+    "warmup-missing": Rule(
+        lint_schedule.warmup_missing,
+        ("info",),
+        "the first gradients are too large for a large lr",
+        "Goyal et al. 2017, section 2.2",
+    ),
+    "plateau-idle": Rule(
+        lint_schedule.plateau_idle,
+        ("warning",),
+        "what is to lower the lr never comes to it",
+        "training notes: reduce on plateau",
+    ),
+    "stopping-idle": Rule(
+        lint_schedule.stopping_idle,
+        ("warning",),
+        "what is to end the run never comes to it",
+        "training notes: early stopping",
+    ),
+    "stopping-before-plateau": Rule(
+        lint_schedule.stops_before_plateau,
+        ("warning",),
+        "a smaller lr is what would have improved the metric",
+        "training notes: reduce on plateau, early stopping",
+    ),
+    "evaluated-once": Rule(
+        lint_schedule.evaluated_once,
+        ("info",),
+        "neither curves nor a best checkpoint can be had from one row",
+        "training notes: look at the curves",
+    ),
+    "rounds-to-zero": Rule(
+        lint_schedule.rounds_to_zero,
+        BOTH,
+        "boundaries are rounded down to whole updates",
+        "jtrain: durations",
+    ),
+    "average-long": Rule(
+        lint_schedule.average_long,
+        ("info",),
+        "early on jtrain averages over less, so that the first weights are forgotten",
+        "jtrain: moving average of decay min(d, (1 + t) / (10 + t))",
+    ),
+    "saturating-activation": Rule(
+        lint_model.saturating,
+        BOTH,
+        "their slopes are small, and multiply from layer to layer",
+        "training notes: ReLU in hidden layers; Glorot and Bengio 2010",
+    ),
+    "dropout-convolution": Rule(
+        lint_model.dropout_before_convolution,
+        BOTH,
+        "neighbouring values tell of each other: dropping some removes little but adds noise",
+        "training notes: no or little dropout on convolutions; Zagoruyko and Komodakis 2016, section 2.4",
+    ),
+    "dropout-dense": Rule(
+        lint_model.dropout_dense,
+        BOTH,
+        "what is left cannot carry the signal",
+        "training notes: dropout 0.5; Srivastava et al. 2014",
+    ),
+    "dropout-recurrent": Rule(
+        lint_model.dropout_recurrent,
+        ("warning",),
+        "what is remembered is halved again and again",
+        "training notes: dropout on inputs and outputs of recurrent nets; Zaremba et al. 2014, section 3.2",
+    ),
+    "dropout-missing": Rule(
+        lint_model.dropout_missing,
+        ("info",),
+        "so many weights learn so few examples by heart",
+        "training notes: dropout 0.5 on large dense layers; Srivastava et al. 2014",
+    ),
+    "output-activation": Rule(
+        lint_model.output_activation,
+        ("warning",),
+        "twice is too often: gradients vanish, or some targets cannot be reached",
+        "training notes: output activation once, in the right place",
+    ),
+    "output-unbounded": Rule(
+        lint_data.output_unbounded,
+        ("info",),
+        "an output that cannot leave the range of its targets makes no impossible predictions",
+        "training notes: choose the output activation to bound the output",
+    ),
+    "norm-of-few": Rule(
+        lint_model.norm_of_few,
+        BOTH,
+        "statistics of few examples are noise, and differ from those of evaluation",
+        "Ioffe and Szegedy 2015; Wu and He 2018, figure 1",
+    ),
+    "frozen-all": Rule(
+        lint_model.frozen_all,
+        ("warning",),
+        "the model stays as it begins",
+        "training notes: frozen layers",
+    ),
+    "frozen-random": Rule(
+        lint_model.frozen_random,
+        ("info",),
+        "frozen layers serve where they have learnt something elsewhere",
+        "training notes: transfer learning",
+    ),
+    "single-class": Rule(
+        lint_data.single_class,
+        ("warning",),
+        "there is nothing to tell apart, and accuracy is 1 for no reason",
+        "training notes: look at the data",
+    ),
+    "empty-classes": Rule(
+        lint_data.empty_classes,
+        ("warning",),
+        "what was never seen is never predicted",
+        "training notes: look at the data",
+    ),
+    "constant-targets": Rule(
+        lint_data.constant_targets,
+        ("warning",),
+        "a column that does not vary is mostly the wrong one",
+        "training notes: look at the data",
+    ),
+    "classes-as-numbers": Rule(
+        lint_data.classes_as_numbers,
+        ("info",),
+        "a squared error takes class 3 for the middle of 2 and 4",
+        "training notes: the loss belongs to the task",
+    ),
+    "numbers-as-classes": Rule(
+        lint_data.numbers_as_classes,
+        ("info",),
+        "cross-entropy does not know that 41 is near 42",
+        "training notes: the loss belongs to the task",
+    ),
+    "raw-pixels": Rule(
+        lint_data.raw_pixels,
+        ("warning",),
+        "inputs far from mean 0 and spread 1 make training slow and the lr hard to choose",
+        "training notes: normalise inputs; LeCun et al. 1998, section 4.3",
+    ),
+    "validation-small": Rule(
+        lint_data.validation_small,
+        BOTH,
+        "the best of several noisy results is mostly the luckiest",
+        "training notes: validation; binomial spread √(p (1 − p) / n)",
+    ),
+    "difference-in-noise": Rule(
+        lint_data.difference_in_noise,
+        ("info",),
+        "an improvement by chance counts as one",
+        "binomial spread √(p (1 − p) / n)",
+    ),
+    "test-chooses": Rule(
+        lint_data.test_chooses,
+        ("warning",),
+        "what is chosen by the test set looks better there than it is",
+        "training notes: the test set is for the end",
+    ),
+    "test-in-train": Rule(
+        lint_data.test_in_train,
+        ("warning",),
+        "the test then tells what was learnt by heart",
+        "training notes: the test set is for the end",
+    ),
+    "metric-direction": Rule(
+        lint_data.metric_direction,
+        ("warning",),
+        "early stopping and the best checkpoint then keep the worst",
+        "training notes: early stopping",
+    ),
+    "smoothing-high": Rule(
+        lint_data.smoothing_high,
+        BOTH,
+        "the right class is hardly told from the others",
+        "Szegedy et al. 2016, section 7: 0.1; Müller et al. 2019",
+    ),
+    "smoothing-of-mixed": Rule(
+        lint_data.smoothing_of_mixed,
+        ("info",),
+        "mixed targets are soft already; both together may leave too little",
+        "training notes: label smoothing or mixup; Zhang et al. 2018, section 4",
+    ),
+    "augment-changes-target": Rule(
+        lint_data.augment_changes_target,
+        ("warning",),
+        "an augmentation must keep what the example shows",
+        "training notes: augmentation",
+    ),
+    "views-unseen": Rule(
+        lint_data.views_unseen,
+        ("info",),
+        "views that training never showed add the model's mistakes on them",
+        "training notes: augmentation in evaluation",
+    ),
+}
