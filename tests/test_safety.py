@@ -100,8 +100,11 @@ def test_trust_or_typing_the_part_lets_it_run(foreign, capsys):
     assert jtrain.load("run/config.json", typed).model.name == "other_net:Net"
 
 
-def test_export_needs_no_trust_since_it_imports_no_part(foreign):
-    assert main(["export", "--workdir=run", "--out=weights"]) == 0
+def test_an_export_of_weights_needs_no_trust_since_it_imports_no_part(foreign):
+    assert main(["export", "--workdir=run", "--out=weights.safetensors"]) == 0
+    assert not (foreign / "ran").exists()
+    with pytest.raises(ConfigError, match="trust=True"):
+        jtrain.export("run")
     assert not (foreign / "ran").exists()
 
 
@@ -129,7 +132,7 @@ DRIVER = """
 import json, sys
 from jtrain.main import VERBS, main
 W = sys.argv[1]
-verbs = [["eval"], ["predict", f"--out={sys.argv[2]}/p"], ["export", f"--out={sys.argv[2]}/w"]]
+verbs = [["eval"], ["predict", f"--out={sys.argv[2]}/p"], ["export", f"--out={sys.argv[2]}/w.safetensors"]]
 verbs += [["inspect"]] if "inspect" in VERBS else []
 verbs += [["train", "--config.train.total=6steps"]]
 print(json.dumps([main([verb, f"--workdir={W}", *more]) for verb, *more in verbs]), file=sys.stderr)
@@ -178,6 +181,7 @@ ALLOWED = {
     ("table.py", "import_module"): "a part 'module:Name', typed, of a config that is code, or trusted",
     ("__init__.py", "import_module"): "jtrain's own modules, by names that are written there",
     ("io/__init__.py", "import_module"): "jtrain's own modules, by names that are written there",
+    ("verbs/export_program.py", "exec_module"): "the loader that it has just written, jtrain's own text",
     ("commands.py", "import_module"): "a study of jtrain's own, by a name that is written there",
 }
 

@@ -26,7 +26,7 @@ from jtrain.state import to_flat
 from jtrain.tasks import TASKS, Facts
 from jtrain.transfer import Options, start
 from jtrain.tree import flatten, unflatten
-from jtrain.verbs.export import BOUNDS, activation, export
+from jtrain.verbs.export import BOUNDS, activation, export_weights
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 RESNET = GOLDEN / "torchvision_resnet18.safetensors"
@@ -573,7 +573,7 @@ def test_the_rest_is_loaded_and_a_new_head_is_another_draw_than_that_of_a_run_fr
 
 def test_an_export_holds_what_is_evaluated_and_starts_a_run_to_the_bit(trained, tmp_path):
     folder, result = trained
-    path = export(folder, out=tmp_path / "new" / "w")
+    path = export_weights(folder, out=tmp_path / "new" / "w")
     assert path == tmp_path / "new" / "w.safetensors"
     found = weights.read(path)
     np.testing.assert_array_equal(found["head.weight"], np.asarray(result.state.ema["head"]["kernel"]).T)
@@ -610,9 +610,9 @@ def test_an_export_needs_neither_data_nor_model_and_replaces_the_file(trained, t
     folder, _ = trained
     config = json.loads((folder / "config.json").read_text())
     assert config["data"]["name"] == "arrays"  # those of a program, which is gone
-    assert export(folder, out=tmp_path, at=7) == tmp_path / "weights.safetensors"
+    assert export_weights(folder, out=tmp_path, at=7) == tmp_path / "weights.safetensors"
     before = (tmp_path / "weights.safetensors").read_bytes()
-    export(folder, out=tmp_path / "weights.safetensors")
+    export_weights(folder, out=tmp_path / "weights.safetensors")
     assert (tmp_path / "weights.safetensors").read_bytes() != before
     assert [p.name for p in tmp_path.iterdir()] == ["weights.safetensors"]
 
@@ -623,18 +623,12 @@ def test_an_export_that_cannot_be_is_refused(trained, tmp_path):
         (DataError, "--workdir: .* holds no run", tmp_path, {}),
         (ConfigError, "--at: 'never' must be", folder, {"at": "never"}),
         (DataError, "--at: .*no checkpoint 999", folder, {"at": 999}),
-        (
-            ConfigError,
-            "--format=safetensor: no such format; did you mean 'safetensors'",
-            folder,
-            {"format": "safetensor"},
-        ),
     ):
         with pytest.raises(error, match=match):
-            export(place, out=tmp_path / "w", **options)
+            export_weights(place, out=tmp_path / "w", **options)
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"--out=.*cannot make the folder"):
-        export(folder, out=tmp_path / "file" / "w")
+        export_weights(folder, out=tmp_path / "file" / "w")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
@@ -660,7 +654,7 @@ def exported(tmp_path):
         checkpoints.close()
         (tmp_path / "config.json").write_text(to_json(config))
         shown = io.StringIO()
-        path = export(tmp_path, out=tmp_path / "w", screen=Screen(shown))
+        path = export_weights(tmp_path, out=tmp_path / "w", screen=Screen(shown))
         return weights.read_metadata(path), shown.getvalue(), path
 
     return make
@@ -730,5 +724,5 @@ def test_a_model_of_a_program_starts_from_its_own_run_and_export(tmp_path):
     checkpoints.close()
     (tmp_path / "config.json").write_text(to_json(run.config))
     expected = {path: leaf for path, leaf in state.items() if path.startswith(("params/", "model_state/"))}
-    for source in (tmp_path, export(tmp_path, out=tmp_path / "x")):
+    for source in (tmp_path, export_weights(tmp_path, out=tmp_path / "x")):
         same(start(Options(str(source)), run.model_name, run.abstract(0)).arrays, expected)

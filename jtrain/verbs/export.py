@@ -1,10 +1,10 @@
-"""`export`: the weights that a workdir is evaluated with, as a file that torch loads."""
+"""`export`: a state of a workdir for use elsewhere; here as a file of weights that torch loads."""
 
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -23,7 +23,7 @@ from jtrain.tasks import TASKS
 from jtrain.tree import unflatten
 from jtrain.weights_source import MARK, NAMES, evaluated, names_of, read_checkpoint, scaling_texts
 
-FORMATS = ("safetensors",)
+FORMATS = ("stablehlo", "safetensors")
 
 # task -> what turns outputs y, brought to scale, into predictions, as a formula of its options; '' nothing
 ACTIVATIONS = {
@@ -39,9 +39,49 @@ BOUNDS = {
 
 
 def export(
-    workdir: str | Path, *, out: str | Path, at: str | int = "latest", format: Literal["safetensors"] = "safetensors",
+    workdir: str | Path, *, out: str | Path | None = None, at: str | int = "latest", format: str = "",
+    model: Any = None, data: Any = None, overrides: Mapping[str, str] | None = None, trust: bool = False,
     screen: Screen | None = None,
 ) -> Path:  # fmt: skip
+    """Writes a state of a run for use elsewhere; returns the path of what is written.
+
+    Args:
+      workdir: of a run; only read.
+      out: the folder (stablehlo, by default `<workdir>/export`) or the file (safetensors, by default
+        `<workdir>/weights.safetensors`).
+      at: latest, best, or a step.
+      format: 'stablehlo', what `jtrain predict` does as a program with its weights, see `export_program`;
+        'safetensors', the weights under torch's names, see `export_weights`; '' is stablehlo, but for an `out` that
+        ends in .safetensors.
+      model: stablehlo: as `assemble` takes it, for a run that was given one.
+      data: likewise.
+      overrides: stablehlo: {dotted key: text}, as `predict` takes them.
+      trust: stablehlo: take the parts "module:Name" that the run's config.json names: they are imported and called.
+      screen: where to show it.
+
+    Raises:
+      ConfigError: no such format, or `out` is of the other one; and what the two raise.
+    """
+    of_weights = Path(out or "").suffix == weights.SUFFIX
+    format = format or ("safetensors" if of_weights else "stablehlo")
+    if format not in FORMATS:
+        raise ConfigError(f"--format={format}: no such format{did_you_mean(format, FORMATS)}")
+    if format == "safetensors":
+        for key in overrides or {}:
+            raise ConfigError(f"--config.{key}: is not for --format=safetensors, which writes the weights as they are")
+        return export_weights(workdir, out=out, at=at, screen=screen)
+    if of_weights:
+        raise ConfigError(f"--out={out}: is a file of --format=safetensors; give a folder, or leave --format out")
+    from jtrain.verbs.export_program import export_program  # here: weights alone need nothing of a run
+
+    return export_program(
+        workdir, out=out, at=at, model=model, data=data, overrides=overrides, trust=trust, screen=screen
+    )
+
+
+def export_weights(
+    workdir: str | Path, *, out: str | Path | None = None, at: str | int = "latest", screen: Screen | None = None
+) -> Path:
     """Writes the weights that a run is evaluated with under torch's names; returns the path of the file.
 
     Neither the run's data nor its model is needed. The parameters are the averaged ones where there are any; with them
@@ -56,16 +96,13 @@ def export(
       workdir: of a run; only read.
       out: the file, replaced if there is one; '.safetensors' is added where it lacks. Or a folder.
       at: latest, best, or a step.
-      format: of the file.
       screen: where to show it.
 
     Raises:
-      ConfigError: no such format, or `at` is none of these.
+      ConfigError: `at` is none of these.
       DataError: there is no such run or checkpoint, it is damaged, or the file cannot be written.
     """
     screen = screen or Screen.quiet()
-    if format not in FORMATS:
-        raise ConfigError(f"--format={format}: no such format{did_you_mean(format, FORMATS)}")
     workdir = Path(workdir)
     config = workdir / "config.json"
     if not config.is_file():
@@ -81,7 +118,7 @@ def export(
     names = names_of(restored)
     texts |= {NAMES: str(names)} if names else {}
     scalings, task = scaling_texts(arrays), _task_texts(found)
-    path = _place(out)
+    path = _place(workdir if out is None else out)
     weights.write(path, tensors, texts | scalings | task)
     numbers = sum(int(np.prod(leaf.shape)) for name, leaf in arrays.items() if name.startswith("params/"))
     which = "averaged parameters" if averaged else "parameters"
