@@ -1,19 +1,28 @@
 """What a run leaves behind: rows, events and checkpoints; without a folder, rows in memory alone."""
 
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jtrain.errors import DataError
 from jtrain.io.checkpoint import Abstract, Checkpoints, Restored
 from jtrain.io.contents import await_folder
+from jtrain.io.environment import write_end
+from jtrain.io.hosted import Hosted
 from jtrain.io.manifest import Damaged, digest_of
 from jtrain.io.plots import curves
 from jtrain.io.progress import Screen
+from jtrain.io.services import open_services
 from jtrain.io.workdir import cut_rows, remove_leftovers, write_json_atomic
 from jtrain.io.writers import EventWriter, JsonlWriter, TensorBoardWriter
 from jtrain.peers import ALONE, Peers
 
-REPLACED = ("config.json", "metrics.jsonl", "best.json", "curves.png")  # files of a run that are written as a whole
+# Files of a run that are written as a whole.
+REPLACED = (
+    "config.json", "metrics.jsonl", "best.json", "curves.png", "report.html", "run.json", "coach.json", "wandb.json",
+    "mlflow.json",
+)  # fmt: skip
 
 
 class Record:
@@ -24,13 +33,22 @@ class Record:
       screen: where events and evaluations are shown.
       keep: newest checkpoints to keep, beside the best.
       tensorboard: also write event files.
+      services: targets of logging services by name, as of `check_services`; '' is off.
+      config: all options by dotted key, for the services.
       peers: the processes of the run, which all make the same calls.
+
+    Attributes:
+      rows: of metrics.jsonl.
+      ended: to be set when the run has come to its end, which is what the services are told on `close`.
     """
 
     def __init__(
-        self, folder: Path | None, *, screen: Screen, keep: int = 1, tensorboard: bool = False, peers: Peers = ALONE
-    ) -> None:
+        self, folder: Path | None, *, screen: Screen, keep: int = 1, tensorboard: bool = False,
+        services: Mapping[str, str] | None = None, config: Mapping[str, Any] | None = None, peers: Peers = ALONE,
+    ) -> None:  # fmt: skip
         self.folder = folder
+        self.ended = False
+        self._began = time.monotonic()
         self._peers = peers
         self.rows: list[dict[str, Any]] = []
         self._screen = screen
@@ -38,6 +56,8 @@ class Record:
         self._metrics: JsonlWriter | None = None
         self._events: EventWriter | None = None
         self._tensorboard: TensorBoardWriter | None = None
+        self._services, self._config = services or {}, config or {}
+        self._hosted: list[Hosted] = []
         self._checkpoints: Checkpoints | None = None
         if folder is not None:
             if peers.leads:
@@ -114,6 +134,9 @@ class Record:
         self._metrics = JsonlWriter(path)
         if self._tensorboard_wanted:
             self._tensorboard = TensorBoardWriter(self.folder / "tensorboard", purge_step=step + 1 if step else None)
+        for hosted in self._hosted:
+            hosted.cut(self.rows)
+        self._hosted = self._hosted or open_services(self._services, self.folder, self._config, self.rows)
 
     def put_rows_aside(self) -> int:
         """Keeps the rows of a run that begins again under another name; returns how many there were."""
@@ -132,6 +155,8 @@ class Record:
             self._metrics.write(row)
         if self._tensorboard:
             self._tensorboard.write(row)
+        for hosted in self._hosted:
+            hosted.added()
         if split != "train" and self._peers.leads:
             self._screen.row(row)
 
@@ -166,9 +191,20 @@ class Record:
         self._checkpoints.wait()
         return max(self._checkpoints.steps(), default=None)
 
-    def draw(self, watch: str) -> None:
-        """Writes curves.png from the rows so far; a picture that fails is an event, not the end of a run."""
-        if self.folder is None or not self.rows or not self._peers.leads:
+    def draw(self, watch: str, *, step: int, report: bool) -> None:
+        """Writes curves.png from the rows so far, the end of this session in run.json, and report.html where it is
+        wanted; what fails is an event, not the end of a run."""
+        if self.folder is None or not self._peers.leads:
+            return
+        try:
+            write_end(self.folder, step=step, seconds=time.monotonic() - self._began)
+            if report:
+                from jtrain.io.report import write_report  # not before: a start takes less time without it
+
+                write_report(self.folder, rows=self.rows)
+        except Exception as error:
+            self.event("report", f"report.html was not written: {error!r}")
+        if not self.rows:
             return
         try:
             curves(self.rows, self.folder / "curves.png", title=self.folder.name, metric=watch)
@@ -176,20 +212,31 @@ class Record:
             self.event("curves", f"curves.png was not drawn: {error!r}")
 
     def poll(self) -> None:
-        """Raises DataError if a save under way has failed."""
+        """Raises DataError if a save under way has failed; tells what became of the logging services."""
         if self._checkpoints:
             self._checkpoints.poll()
+        self._tell_news()
 
     def wait(self) -> None:
         """Waits for the save under way; raises DataError if it failed."""
         if self._checkpoints:
             self._checkpoints.wait()
 
+    def _tell_news(self) -> None:
+        for hosted in self._hosted:
+            for text in hosted.news():
+                self.event(hosted.name, text)
+
     def close(self) -> None:
-        """Ends the writers and waits for a save under way."""
+        """Ends the writers and waits for a save under way, and a little for the logging services."""
         try:
             if self._checkpoints:
                 self._checkpoints.close()
+            for hosted in self._hosted:
+                hosted.end(finished=self.ended)
+            for hosted in self._hosted:
+                hosted.close()
+            self._tell_news()
         finally:
             for writer in (self._metrics, self._events, self._tensorboard):
                 if writer:

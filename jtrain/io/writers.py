@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import numbers
 import os
 import socket
@@ -83,6 +84,15 @@ class EventWriter:
     def close(self) -> None:
         """Ends the file."""
         self._rows.close()
+
+
+def numbers_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """{'<split>/<metric>': number} of a row, but for its step: those that metrics.jsonl holds as numbers."""
+    return {
+        f"{row['split']}/{name}": float(number)
+        for name, number in row.items()
+        if name != "step" and isinstance(number, numbers.Real) and math.isfinite(number)
+    }
 
 
 def check_tensorboard() -> None:
