@@ -1,0 +1,51 @@
+"""`jtrain diagnose`: words and a picture."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+
+from jtrain.errors import DataError
+from jtrain.io.progress import Screen
+from jtrain.verbs.diagnose import diagnose
+
+
+def told(path, **options):
+    stream = io.StringIO()
+    verdicts = diagnose(path, screen=Screen(stream, live=False), **options)
+    return verdicts, stream.getvalue()
+
+
+def test_csv_of_a_blow_up_is_named_and_drawn(tmp_path):
+    file = tmp_path / "run.csv"
+    file.write_text("step,loss\n" + "".join(f"{10 * i},{2.3 + min(i / 4, 3)}\n" for i in range(1, 41)))
+    verdicts, text = told(file)
+    assert [v.name for v in verdicts] == ["lr_too_high"]
+    assert "lr_too_high" in text
+    assert "third" in text
+    png = (tmp_path / "run.diagnosis.png").read_bytes()
+    assert png[:4] == b"\x89PNG"
+    assert min(struct.unpack(">II", png[16:24])) > 300
+
+
+def test_healthy_run_is_one_sentence_with_numbers(tmp_path):
+    file = tmp_path / "run.csv"
+    losses = 0.1 + 2 * np.exp(-np.arange(1, 41) / 8)
+    file.write_text("step,loss\n" + "".join(f"{10 * i},{loss:.6g}\n" for i, loss in enumerate(losses, 1)))
+    verdicts, text = told(file, out=tmp_path / "picture.png", silence=("saturated", "still_improving"))
+    assert verdicts == []
+    assert "diagnose: healthy: training loss 1.865 → 0.1135 in 400 updates" in text
+    assert (tmp_path / "picture.png").is_file()
+
+
+def test_few_rows_are_too_early_to_tell(tmp_path):
+    (tmp_path / "run.csv").write_text("step,loss\n1,2\n2,nan\n3,1\n")
+    verdicts, text = told(tmp_path / "run.csv")
+    assert verdicts == []
+    assert "too early to tell: 2 rows" in text
+
+
+def test_missing_workdir_is_one_clear_line(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        diagnose(tmp_path / "runs" / "nothing")
