@@ -18,6 +18,9 @@ _HOME = {
     "predict": "jtrain.verbs.predict",
     "check": "jtrain.verbs.check",
     "export": "jtrain.verbs.export",
+    "lint": "jtrain.verbs.lint",
+    "diagnose": "jtrain.verbs.diagnose",
+    "report": "jtrain.verbs.report",
     "Model": "jtrain.models.pure",
     "ladder": "jtrain.studies.ladder",
     "lr_find": "jtrain.studies.lr_find",
@@ -29,6 +32,8 @@ _HOME = {
     "predict_ensemble": "jtrain.studies.ensemble",
     "data_size": "jtrain.studies.data_size",
     "search": "jtrain.studies.search",
+    "act": "jtrain.studies.act",
+    "autopilot": "jtrain.studies.autopilot",
 }
 _MODULES = ("config", "durations", "errors")
 

@@ -20,6 +20,7 @@ from jtrain.evaluation import make_eval_step, make_predict_step
 from jtrain.fit import build_model, check_blocks, check_shapes
 from jtrain.gradient import make_gradient
 from jtrain.initial import flat_model, make_draw, make_init, make_on_host
+from jtrain.io import profile
 from jtrain.models.prepare import Scaling, prepare
 from jtrain.models.pure import Model
 from jtrain.phases import build_optimizers, make_begin
@@ -121,6 +122,8 @@ def assemble(
         eval_every=configs.updates(clock, config.train.eval_every, "train.eval_every"),
         save_every=configs.updates(clock, config.checkpoint.every, "checkpoint.every"),
         log_every=configs.updates(clock, config.log.every, "log.every"),
+        noise_every=configs.updates(clock, config.diagnose.noise_every, "diagnose.noise_every", zero=True),
+        profiled=profile.window(config.log.profile) or (),
         mesh=mesh,
         order=order,
         feeds=feeds,

@@ -24,9 +24,8 @@ MAY_CHANGE = (
     "log", "checkpoint", "mesh.devices", "mesh.fsdp", "mesh.rules", "mesh.heartbeat", "mesh.start_timeout",
     "mesh.step_timeout", "lr_scale", "train.total", "optimizer.lr", "schedule", "plateau", "early_stopping",
     "train.on_nan", "train.on_nan_limit", "train.rollback_scale", "metrics", "data.workers",
-    "train.remat",
-    "train.steps_per_call",
-    "study",
+    "train.remat", "train.steps_per_call",
+    "study", "lint", "diagnose",
 )  # fmt: skip
 LONGEST, DEEPEST = 2**24, 32  # characters and levels of a .json: far beyond any config, far below what hurts
 

@@ -18,6 +18,8 @@ class Control:
       plateau, stopping: what these remember between evaluations.
       stopped: the update after which the run was ended early; 0: it was not.
       skipped, overflows, rollbacks: how often, because a gradient was not finite.
+      told: names of the verdicts that were told.
+      noise: sums of the probes of the noise scale.
       parent: {'workdir', 'step'} of the run that this one branched from, or None.
       data: the fingerprint of the data.
       devices: how many, and of what kind.
@@ -34,6 +36,8 @@ class Control:
     skipped: int = 0
     overflows: int = 0
     rollbacks: int = 0
+    told: list[str] = dataclasses.field(default_factory=list)
+    noise: dict[str, Any] = dataclasses.field(default_factory=dict)
     parent: dict[str, Any] | None = None
     data: dict[str, int] = dataclasses.field(default_factory=dict)
     devices: str = ""

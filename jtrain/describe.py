@@ -25,7 +25,12 @@ def version() -> str:
 def header(run: Run, workdir: Path | None = None) -> list[str]:
     """The lines that begin a run's screen."""
     where = f" · {workdir}" if workdir else ""
-    lines = [f"jtrain {version()} · jax {jax.__version__}{where}"]
+    first = f"jtrain {version()} · jax {jax.__version__}{where}"
+    return [first, *(f"  {name:<10}{text}" for name, text in described(run))]
+
+
+def described(run: Run) -> list[tuple[str, str]]:
+    """What a run is made of: (name, words)."""
     rows = [
         ("model", model(run)),
         ("data", data(run)),
@@ -43,7 +48,7 @@ def header(run: Run, workdir: Path | None = None) -> list[str]:
         rows.append(("start", f"weights of {run.config.transfer.init_from}"))
     if run.data.note:
         rows.append(("note", run.data.note))
-    return lines + [f"  {name:<10}{text}" for name, text in rows]
+    return rows
 
 
 def model(run: Run) -> str:

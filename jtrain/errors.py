@@ -26,9 +26,17 @@ class HeldError(JtrainError):
 
 
 class NonFiniteError(JtrainError):
-    """The run was stopped because its loss or gradient is not finite."""
+    """The run was stopped because its loss or gradient is not finite.
+
+    Attributes:
+      what: the message without what to do, for a study whose runs are not resumed.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, what: str = ""):
+        super().__init__(message)
+        self.what = what or message
 
 
 class Interrupted(JtrainError):

@@ -14,6 +14,8 @@ from jtrain.shards import OverShards
 from jtrain.step import IN_FLIGHT
 from jtrain.tasks import Batch, Task
 
+ROWS_IN_FLIGHT = 16  # batches of resident data under way: their rows are small, but a signal is to be answered
+
 EvalStep = Callable[[Any, Any, Batch, Any], metrics.Sums]
 PredictStep = Callable[[Any, Any, Batch, Any], jax.Array]
 Views = Callable[[jax.Array], list[jax.Array]]  # inputs [batch, …] -> several forms of them
@@ -112,8 +114,9 @@ def evaluate(
             raise Aborted
         sums = eval_step(params, model_state, data, rows)
         pending.append(jax.block_until_ready(sums) if block else sums)
-        if len(pending) > IN_FLIGHT:  # else batches of a fast feed pile up on the device
-            jax.block_until_ready(pending[-1 - IN_FLIGHT])
+        ahead = IN_FLIGHT if rows is None else ROWS_IN_FLIGHT  # else batches of a fast feed pile up on the device
+        if len(pending) > ahead:
+            jax.block_until_ready(pending[-1 - ahead])
     totals: metrics.Totals = {}
     for sums in jax.device_get(pending):
         metrics.add_to(totals, {name: values[None] for name, values in sums.items()})

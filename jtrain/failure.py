@@ -1,4 +1,4 @@
-"""After a gradient that is not finite: which parameter it is, and what is needed to look at it again."""
+"""After a gradient that is not finite: which parameter it is, what is needed to look at it again, the way back."""
 
 import dataclasses
 import shutil
@@ -11,8 +11,11 @@ import numpy as np
 import optax
 
 from jtrain import mesh as meshes
-from jtrain import metrics, tree
+from jtrain import metrics, session, tree
+from jtrain.control import Control
+from jtrain.errors import NonFiniteError
 from jtrain.io.checkpoint import Checkpoints
+from jtrain.io.record import Record
 from jtrain.io.workdir import write_atomic
 from jtrain.peers import ALONE, Peers
 from jtrain.run import Run
@@ -22,8 +25,8 @@ from jtrain.state import TrainState, to_flat
 def explain(
     run: Run, state: TrainState, update: int, *, folder: Path | None, saved: int | None, lr: float,
     peers: Peers = ALONE,
-) -> str:  # fmt: skip
-    """One line on a gradient that is not finite: where, what, what is there to go on from; leaves a replay in `folder`.
+) -> NonFiniteError:  # fmt: skip
+    """The error for a gradient that is not finite: where, what, what to go on from; leaves a replay in `folder`.
 
     Args:
       run: of the state.
@@ -34,15 +37,13 @@ def explain(
       lr: of that update.
       peers: the processes of the run, which all call this.
     """
-    what = culprit(run, state, update)
+    what = f"update {update + 1} of {run.clock.total} (lr {lr:.3g}): {culprit(run, state, update)}"
     kept = ""
     if folder is not None:
         kept = f"; state and batch are in {save_replay(run, state, update, folder / 'failures', peers)}"
     there = f"the checkpoint of update {saved} is whole" if saved else "no checkpoint was saved before"
-    return (
-        f"update {update + 1} of {run.clock.total} (lr {lr:.3g}): {what}{kept}; {there}; "
-        "try optimizer.lr a third as large (it may change when the run is resumed), or clip.name=norm"
-    )
+    advice = "try optimizer.lr a third as large (it may change when the run is resumed), or clip.name=norm"
+    return NonFiniteError(f"{what}{kept}; {there}; {advice}", what)
 
 
 def culprit(run: Run, state: TrainState, update: int) -> str:
@@ -90,3 +91,25 @@ def save_replay(run: Run, state: TrainState, update: int, folder: Path, peers: P
     inputs, targets = run.data.train.fetch(rows)
     write_atomic(batch, lambda file: np.savez(file, inputs=inputs, targets=targets, rows=rows))
     return batch
+
+
+def roll_back(run: Run, record: Record, control: Control, update: int) -> tuple[TrainState, Control]:
+    """The last good checkpoint (or the start) and its control state, with a smaller lr; told as an event.
+
+    Args:
+      run: whose update failed.
+      record: its files.
+      control: of it until now.
+      update: whose gradient is not finite, from 0.
+    """
+    before, rollbacks = control.lr_factors, control.rollbacks + 1
+    old = before.get("rollback", 1.0)
+    own = {"user": before["user"], "rollback": old * run.config.train.rollback_scale}
+    state, control = session.restore_again(run, record)
+    factors = control.lr_factors | own  # the plateau's factor goes back with its memory
+    control = dataclasses.replace(control, lr_factors=factors, rollbacks=rollbacks)
+    step = int(state.step)
+    why = f"the gradient of update {update + 1} is not finite"
+    text = f"lr factor {old:g} → {factors['rollback']:g}, back to update {step}, because {why}"
+    record.event("rollback", text, step)
+    return session.with_lr_scale(run, state, control), control

@@ -4,9 +4,12 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
+from jtrain.coach.diagnose import VERDICTS
+from jtrain.coach.lint import check_silence
 from jtrain.data.augment import parse as parse_augment
 from jtrain.data.sources import SOURCES
 from jtrain.data.views import parse_views
+from jtrain.io.profile import check_window
 from jtrain.losses import LOSSES
 from jtrain.models import MODELS
 from jtrain.models.initializers import INITIALIZERS
@@ -108,6 +111,16 @@ FIELDS: dict[str, tuple[Any, Any]] = {
     "log.every": (Annotated[str, Time("50steps")], "50steps"),
     "log.tensorboard": (bool, False),
     "log.smaller": (str, ""),
+    "log.report": (bool, True),
+    "log.wandb": (str, ""),
+    "log.mlflow": (str, ""),
+    "log.profile": (Annotated[str, check_window], ""),
+    "log.peak_flops": (Annotated[float, Range(0, 1e18)], 0.0),
+    "lint.silence": (Annotated[tuple[str, ...], check_silence], ()),
+    "diagnose.mode": (Literal["off", "report", "act"], "report"),
+    "diagnose.silence": (tuple[_one_of(VERDICTS), ...], ()),  # type: ignore[misc]
+    "diagnose.attempts": (Annotated[int, Range(0, 10)], 2),
+    "diagnose.noise_every": (Annotated[str, Time("0", zero=True)], "0"),
     **study_fields(),
 }
 

@@ -11,17 +11,21 @@ import jax.numpy as jnp
 
 from jtrain import mesh as meshes
 from jtrain import session
+from jtrain.coach.told import Verdict
+from jtrain.coaching import Coaching
 from jtrain.control import Control
 from jtrain.describe import forecast, header
-from jtrain.errors import ConfigError, Interrupted, NonFiniteError
+from jtrain.errors import ConfigError, Interrupted
 from jtrain.evaluation import Aborted
-from jtrain.failure import explain
+from jtrain.failure import explain, roll_back
+from jtrain.io.profile import ProfileWindow
 from jtrain.io.progress import Screen
 from jtrain.io.record import Record, measured
 from jtrain.io.stopwatch import Stopwatch
 from jtrain.peers import ALONE, Peers
 from jtrain.readout import Readout
-from jtrain.run import Result, Run
+from jtrain.result import Result
+from jtrain.run import Run
 from jtrain.signals import Signals
 from jtrain.state import TrainState, to_flat
 from jtrain.step import advance
@@ -74,35 +78,40 @@ def train(
         session.open_record(run, workdir, screen, force=force, branch=branch, peers=peers) as (record, state, control),
     ):
         shown = screen if peers.leads else Screen.quiet()
-        return _Training(run, record, shown, control, signals, supervisor, peers, judge).to_the_end(state)
+        training = _Training(run, record, shown, control, signals, supervisor, peers, judge)
+        with contextlib.closing(training.profile):
+            return training.to_the_end(state)
 
 
+@dataclasses.dataclass
 class _Training:
     """One run on its way, and its control state."""
 
-    def __init__(
-        self, run: Run, record: Record, screen: Screen, control: Control, signals: Signals, supervisor: Supervisor,
-        peers: Peers, judge: Judge | None,
-    ) -> None:  # fmt: skip
-        self.run = run
-        self.record = record
-        self.screen = screen
-        self.control = control
-        self.signals = signals
-        self.supervisor = supervisor
-        self.peers = peers
-        self.judge = judge
-        self.given_up = False
-        self.leaving: int | None = None  # the signal by which all processes have agreed to stop here
-        self.total = run.clock.total
-        self.best: TrainState | None = None  # kept here only where early stopping has no workdir to keep it
-        self.block = meshes.must_block(run.mesh)
-        self.most = run.per_call  # updates a call
-        self.watch = Stopwatch(run.batch_size)
-        self.readout = Readout(run, record, screen, self.watch)
+    run: Run
+    record: Record
+    screen: Screen
+    control: Control
+    signals: Signals
+    supervisor: Supervisor
+    peers: Peers
+    judge: Judge | None
+    given_up: bool = False
+    verdict: Verdict | None = None  # for which the run is ended early
+    leaving: int | None = None  # the signal by which all processes have agreed to stop here
+    best: TrainState | None = None  # kept here only where early stopping has no workdir to keep it
+
+    def __post_init__(self) -> None:
+        self.total = self.run.clock.total
+        self.block = meshes.must_block(self.run.mesh)
+        self.most = self.run.per_call  # updates a call
+        self.watch = Stopwatch(self.run.batch_size)
+        self.readout = Readout(self.run, self.record, self.screen, self.watch)
+        self.coaching = Coaching(self.run, self.record, self.peers)
+        window = self.run.config.log.profile if self.peers.leads else ""
+        self.profile = ProfileWindow(self.record.folder, window, total=self.total, event=self.record.event)
 
     def to_the_end(self, state: TrainState) -> Result:
-        for line in header(self.run, self.record.folder):
+        for line in (*header(self.run, self.record.folder), *self.coaching.begin(self.control)):
             self.screen.line(line)
         step = int(state.step)
         if step:
@@ -142,6 +151,7 @@ class _Training:
             return state
         self.record.event("phase", f"{self.run.phase_words(step)} from update {step} on", step)
         self.watch.begin_again()
+        self.control.noise = {}  # that was of other parameters
         return self.run.enter(state, step)
 
     def give(self, step: int, count: int) -> tuple[Any, Any]:
@@ -158,9 +168,11 @@ class _Training:
         for feed in self.run.feeds.values():
             for text in feed.news():
                 self.record.event("data", text, step)
+        self.profile.at(step, state)
         self.readout.bound(step, self.control)
         evaluating = step > self.control.evaluated and (last or step % self.run.eval_every == 0)
         saving = step > 0 and (last or step % self.run.save_every == 0)
+        probing = self.run.noise_every > 0 and step % self.run.noise_every == 0 and not last
         if evaluating or saving or self.readout.suspect or self.leaving:
             self.readout.read(self.control)
         if self.readout.suspect:
@@ -174,6 +186,10 @@ class _Training:
         if evaluating and "val" in self.run.feeds:
             improved = self.evaluate(state, step)
             state = session.with_lr_scale(self.run, state, self.control)
+        if evaluating and not self.given_up:
+            self.diagnose(step)
+        if probing:
+            self.coaching.probe(state, self.control, step)
         if saving or improved or (self.control.stopped and evaluating):
             self.save(state, step)
         return state, step
@@ -182,28 +198,17 @@ class _Training:
         """The gradient of `update` (from 0) is not finite, and the state has stood still since."""
         limit = self.run.config.train.on_nan_limit
         if self.run.options.on_nan == "rollback" and self.control.rollbacks < limit:
-            return self.roll_back(update)
+            self.record.wait()
+            state, self.control = roll_back(self.run, self.record, self.control, update)
+            self.readout.drop()
+            return state, int(state.step)
         saved, lr = self.record.newest_step(), self.run.lrs(update, self.control.lr_factors)["lr"]
-        text = explain(self.run, state, update, folder=self.record.folder, saved=saved, lr=lr, peers=self.peers)
-        self.record.event("non_finite", text, update)
+        error = explain(self.run, state, update, folder=self.record.folder, saved=saved, lr=lr, peers=self.peers)
+        self.record.event("non_finite", str(error), update)
+        self.coaching.judge(self.control, update, ended=True, failed=True)
+        self.draw(update)
         self.peers.exchange("failed", update, only=0)  # whoever leaves first ends the others: all is written by now
-        raise NonFiniteError(text)
-
-    def roll_back(self, update: int) -> tuple[TrainState, int]:
-        """Goes back to the last good checkpoint (or the start) with a smaller lr."""
-        before, rollbacks = self.control.lr_factors, self.control.rollbacks + 1
-        old = before.get("rollback", 1.0)
-        own = {"user": before["user"], "rollback": old * self.run.config.train.rollback_scale}
-        self.record.wait()
-        state, self.control = session.restore_again(self.run, self.record)
-        factors = self.control.lr_factors | own  # the plateau's factor goes back with its memory
-        self.control = dataclasses.replace(self.control, lr_factors=factors, rollbacks=rollbacks)
-        self.readout.drop()
-        step = int(state.step)
-        why = f"the gradient of update {update + 1} is not finite"
-        text = f"lr factor {old:g} → {factors['rollback']:g}, back to update {step}, because {why}"
-        self.record.event("rollback", text, step)
-        return session.with_lr_scale(self.run, state, self.control), step
+        raise error
 
     def evaluate(self, state: TrainState, step: int) -> bool:
         """Evaluates on the validation split; True if it is the best so far."""
@@ -228,6 +233,14 @@ class _Training:
                 self.best = jax.tree.map(jnp.copy, state)
         return improved
 
+    def diagnose(self, step: int) -> None:
+        """What the coach says of the curves so far; it may end the run, for a study to begin another."""
+        self.verdict = self.coaching.judge(self.control, step, ended=step == self.total or bool(self.control.stopped))
+        if self.verdict:
+            self.given_up = True
+            text = f"stops after update {step} of {self.total} to act on this: {self.verdict.action}"
+            self.record.event("given_up", text, step)
+
     def save(self, state: TrainState, step: int, *, block: bool = False) -> None:
         if self.record.folder is None:
             return
@@ -244,7 +257,7 @@ class _Training:
         saved = "saved; the same command resumes" if step else "nothing to save yet"
         text = f"signal {number}: stopped after update {step} of {self.total}, {saved}"
         self.record.event("interrupted", text, step)
-        self.record.draw(self.run.watch)
+        self.draw(step)
         raise Interrupted(text, number)
 
     def finish(self, state: TrainState, step: int) -> Result:
@@ -265,10 +278,15 @@ class _Training:
             self.record.row(step, self.run.clock.epoch(step), "test", found)
             at_end["test"] = self.record.rows[-1]
         self.record.wait()
-        self.record.draw(self.run.watch)
+        self.record.ended = not self.given_up
+        self.draw(step)
         self.peers.at("")
         by_split = {split: measured(row) for split, row in at_end.items() if split != "train"}
-        return Result(state, self.record.rows, by_split, self.control.best, self.record.folder)
+        return Result(state, self.record.rows, by_split, self.control.best, self.record.folder, self.verdict)
+
+    def draw(self, step: int) -> None:
+        """The pictures and the report of the run so far."""
+        self.record.draw(self.run.watch, step=step, report=self.run.config.log.report)
 
     def may(self) -> bool:
         """Whether the processes begin another piece of work together; each piece is asked for once."""

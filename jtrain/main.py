@@ -15,7 +15,10 @@ VERBS = {
     "check": "takes one step, one evaluation, one save and restore; draws the schedule and augmented examples",
     "eval": "metrics of a workdir's state on a split",
     "predict": "what a workdir's state says of a split or of inputs of yours, as .npz and .csv",
-    "export": "the weights of a workdir's state as .safetensors, under torch's names",
+    "export": "a workdir's state as a program that runs without jtrain, or its weights under torch's names",
+    "lint": "looks the config over for what the training notes warn of (exit code 1 where there is a warning)",
+    "diagnose": "reads the loss curve of a workdir or of a .csv: what is wrong, and what to do",
+    "report": "a workdir as one page of HTML; of several, a comparison (jtrain report runs/*)",
     "ladder": "study: which learning rate? the same run at rungs of ×3, until the best is among them",
     "lr_find": "study: which learning rate? one sweep from low to high; a range, or no answer",
     "inits": "study: which initialization? and do activations and gradients keep their size at the start",
@@ -25,18 +28,25 @@ VERBS = {
     "ensemble": "study: what do several runs gain together, by three rules and by averaging their weights",
     "data_size": "study: what would more data bring, and which examples look mislabelled or duplicated",
     "search": "study: searches any options (c.study.search.space) with Optuna; several workers may share it",
+    "autopilot": "study: from data and model to a trained model and its report: lint, overfit, ladder, train, act",
 }
 STUDIES = tuple(name for name, text in VERBS.items() if text.startswith("study: "))
 MANY = ("coordinator", "processes", "process")
-UNFIT = {
-    "train": ("split", "at", "inputs", "rule", "out"),
-    "check": ("split", "at", "inputs", "rule", "resume", "branch", "workdir", *MANY),
-    "eval": ("resume", "branch", "inputs", "rule", "out"),
-    "predict": ("resume", "branch"),
-    "export": ("resume", "branch", "inputs", "rule", "split", *MANY),
-    **dict.fromkeys(STUDIES, ("split", "at", "inputs", "rule", "resume", "branch", "out", *MANY)),
+FLAGS = (
+    "config", "workdir", "resume", "branch", "profile", "split", "at", "inputs", "rule", "format", "out", *MANY,
+)  # fmt: skip
+FIT = {
+    "train": ("config", "workdir", "resume", "branch", "profile", *MANY),
+    "check": ("config", "out"),
+    "eval": ("config", "workdir", "split", "at", *MANY),
+    "predict": ("config", "workdir", "split", "at", "inputs", "rule", "out", *MANY),
+    "export": ("config", "workdir", "at", "format", "out"),
+    "lint": ("config", "workdir"),
+    "diagnose": ("workdir", "out"),
+    "report": ("workdir", "at", "out"),
+    **dict.fromkeys(STUDIES, ("config", "workdir")),
 }
-FLAGS = ("config", "workdir", "resume", "branch", "split", "at", "inputs", "rule", "out", *MANY)
+PATHS_AFTER = ("diagnose", "report")  # verbs behind which paths may stand
 
 HELP = """jtrain [VERB] --config=CONFIG [--workdir=DIR] [--config.KEY=VALUE …]
 
@@ -48,14 +58,16 @@ flags
   --config.KEY=VALUE     sets one option, for example --config.optimizer.lr=0.01
   --workdir=DIR          where the files of a run or study are; default runs/<config>-<date-time>
   --resume=force         train: go on although the workdir was begun with another config or other data
+  --profile=A:B          train: a profile of updates A to B, into <workdir>/profile (the same as --config.log.profile)
   --branch=OLD[@WHICH]   train: begin the workdir with the latest state of the run in OLD (@best, @STEP)
   --split=SPLIT          eval, predict: train, val or test (default test)
-  --at=WHICH             eval, predict, export: latest (default), best, or a step
+  --at=WHICH             eval, predict, export, report: latest (default), best, or a step
   --inputs=FILE          predict: a .npy or .npz file of inputs, instead of a split
   --rule=RULE            predict with the folder of an ensemble: mean (default), vote, average_then_vote, median
   --out=PATH             predict: writes PATH.npz and PATH.csv; default <workdir>/predictions-<split>;
-                         export: the file; default <workdir>/weights.safetensors; check: a folder for its pictures;
-                         a folder, such as out/: default names in it
+                         export: the folder or file; check: a folder for its pictures; report: the page;
+                         diagnose: the picture; a folder, such as out/: default names in it
+  --format=FORMAT        export: stablehlo (default: program and weights, to run with jax alone) or safetensors
   --coordinator=HOST:PORT --processes=N --process=I
                          train, eval, predict: this is process I of N, and process 0 listens there; found by itself
                          under SLURM, Open MPI, Kubernetes and on TPU pods (docs/pods.md)
@@ -126,8 +138,8 @@ def _run(argv: list[str]) -> int:
     overrides, rest = split_overrides(argv)
     values = _parse(rest)
     verb = values.pop("verb")
-    for name in UNFIT[verb]:
-        if values[name]:
+    for name in FLAGS:
+        if values[name] and name not in FIT[verb]:
             raise ConfigError(f"--{name}: is not for {verb}")
     from jtrain.commands import COMMANDS
 
@@ -185,16 +197,23 @@ def _parse(argv: list[str]) -> dict[str, str]:
     try:
         _, *words = table(["jtrain", *argv])
     except flags.UnrecognizedFlagError as error:
-        known = {f"--{name}": name for name in (*FLAGS, "trust", "help")}
+        from jtrain.config import schema
+
+        known = [f"--{name}" for name in (*FLAGS, "trust", "help")]
+        name = error.flagname.partition("=")[0]
+        if options := [key for key in schema() if key == name or key.endswith(f".{name}")]:
+            meant = [key for key in options if set(key.split(".")) & set(argv)] or options  # of the study that is typed
+            known = [f"--config.{key}=…" for key in meant[:3]]
+            raise ConfigError(f"--{name}: no such flag; an option is written {' or '.join(known)}") from error
         raise ConfigError(f"--{error.flagname}: no such flag{did_you_mean(f'--{error.flagname}', known)}") from error
     except flags.Error as error:
         raise ConfigError(f"{' '.join(str(error).split())} (see --help)") from error
     verb = words[0] if words else "train"
     if verb not in VERBS:
         raise ConfigError(f"{verb}: no such verb{did_you_mean(verb, VERBS)}")
-    if len(words) > 1:
+    if len(words) > 1 and verb not in PATHS_AFTER:
         raise ConfigError(f"{words[1]}: one verb at a time; an option is written --config.key=value")
-    values = {"verb": verb, "trust": "yes" if table["trust"].value else ""}
+    values = {"verb": verb, "paths": "\n".join(words[1:]), "trust": "yes" if table["trust"].value else ""}
     for name in FLAGS:
         given = table[name].value or []
         if len(given) > 1:

@@ -8,6 +8,7 @@ import numpy as np
 from jtrain import metrics
 from jtrain.control import Control
 from jtrain.errors import NonFiniteError
+from jtrain.flops import make_mfu
 from jtrain.io.progress import Screen
 from jtrain.io.record import Record
 from jtrain.io.stopwatch import Stopwatch
@@ -25,6 +26,7 @@ class Readout:
     def __init__(self, run: Run, record: Record, screen: Screen, watch: Stopwatch) -> None:
         self.suspect = False
         self._run, self._record, self._screen, self._watch = run, record, screen, watch
+        self._mfu = make_mfu(run)
         self._pending: Sums = []  # on the device, since the last boundary
         self._unread: tuple[int, Sums] | None = None  # of updates up to a boundary, still on the device
 
@@ -61,6 +63,8 @@ class Readout:
         rate, wait = self._watch.lap(step)
         lrs = run.lrs(step - 1, control.lr_factors)
         row: dict[str, Any] = found | lrs | {"examples_per_second": rate, "data_wait": wait}
+        if self._mfu:
+            row["mfu"] = self._mfu(step - 1, rate)
         if skipped:
             row["skipped"] = control.skipped + control.overflows
         epoch = run.clock.epoch(step)

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -87,6 +86,8 @@ class Run:
       fingerprint: by which a resumed run knows its data again.
       model: pure, on raw inputs; gives float32 outputs.
       eval_every, save_every, log_every: updates.
+      noise_every: updates between two probes of the noise scale; 0: there are none.
+      profiled: first and last update of the profile, as boundaries between updates; () where there is none.
       feeds: 'train', and 'val' and 'test' where there are such splits.
       options: what is added to the plain step.
       per_call: updates that `train_steps` does in one call, at most.
@@ -113,6 +114,8 @@ class Run:
     eval_every: int
     save_every: int
     log_every: int
+    noise_every: int
+    profiled: tuple[int, ...]
     mesh: jax.sharding.Mesh
     order: Order
     feeds: dict[str, Feed]
@@ -149,11 +152,11 @@ class Run:
         return {name: lr * scale for name, lr in self.phase(step).optimizer.lrs(step).items()}
 
     def next_stop(self, step: int, most: int) -> int:
-        """The next update after `step` at which anything is due: a log, an evaluation, a save, a phase or the end; and
-        every multiple of `most`."""
-        every = (self.log_every, self.eval_every, self.save_every, most)
-        begins = [phase.start for phase in self.phases if phase.start > step]
-        return min([self.clock.total, *begins, *((step // n + 1) * n for n in every)])
+        """The next update after `step` at which anything is due: a log, an evaluation, a save, a probe, a phase, an end
+        of the profile or of the run; and every multiple of `most`."""
+        every = (self.log_every, self.eval_every, self.save_every, self.noise_every, most)
+        begins = [mark for mark in (*(phase.start for phase in self.phases), *self.profiled) if mark > step]
+        return min([self.clock.total, *begins, *((step // n + 1) * n for n in every if n)])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -264,23 +267,3 @@ class Run:
         """Ends the threads that make batches ahead."""
         for feed in self.feeds.values():
             feed.close()
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What a run came to.
-
-    Attributes:
-      state: after the last update.
-      history: the rows of metrics.jsonl, those of earlier parts of a resumed run included; in other processes than the
-        first, those since this start.
-      metrics: {'val': {...}, 'test': {...}} of the last state, for the splits there are.
-      best: {'step', 'metric', 'value'} on the validation split, or None.
-      workdir: where the files are, or None.
-    """
-
-    state: TrainState
-    history: list[dict[str, Any]]
-    metrics: dict[str, dict[str, float]]
-    best: dict[str, Any] | None
-    workdir: Path | None

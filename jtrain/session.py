@@ -14,10 +14,13 @@ from jtrain import config as configs
 from jtrain import config_files, errors, resume
 from jtrain import mesh as meshes
 from jtrain.control import Control
+from jtrain.describe import described
 from jtrain.errors import ConfigError, JtrainError
 from jtrain.io.checkpoint import Restored
+from jtrain.io.environment import write_environment
 from jtrain.io.progress import Screen
 from jtrain.io.record import Record
+from jtrain.io.services import check_services
 from jtrain.io.workdir import Workdir, write_text_atomic
 from jtrain.io.writers import check_tensorboard
 from jtrain.peers import ALONE, Peers
@@ -25,6 +28,8 @@ from jtrain.pod import agree, code_version
 from jtrain.run import Run
 from jtrain.state import TrainState, from_flat
 from jtrain.weights_source import read_checkpoint
+
+SCHEDULE_POINTS = 200  # of the lr over the run, for the report
 
 
 @contextlib.contextmanager
@@ -73,7 +78,22 @@ def open_record(
         state = place_state(run, begun.restored) if begun.restored else _begin(run, record, peers)
         control.lr_factors["user"] = float(run.config.lr_scale)
         control.data, control.devices = run.fingerprint, meshes.describe(run.mesh)
+        if record.folder is not None and peers.leads:
+            _write_environment(run, record.folder, int(state.step), peers)
         yield record, with_lr_scale(run, state, control), control
+
+
+def _write_environment(run: Run, folder: Path, step: int, peers: Peers) -> None:
+    """What the report tells of how the run is made."""
+    marks = np.unique(np.linspace(0, run.clock.total - 1, SCHEDULE_POINTS).astype(np.int64)).tolist()
+    lrs = [(mark, run.lrs(mark, {"user": float(run.config.lr_scale)})) for mark in marks]
+    names = lrs[-1][1]
+    write_environment(
+        folder, step=step, total=run.clock.total, devices=meshes.describe(run.mesh), mesh=dict(run.mesh.shape),
+        processes=peers.processes, precision=run.config.precision, data=run.fingerprint, described=described(run),
+        defaults={key: old for key, (old, _) in config_files.changes(configs.base(), run.config).items()},
+        schedule={name: [(mark, found[name]) for mark, found in lrs if name in found] for name in names},
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +122,11 @@ def _lead(
     run: Run, folder: Path, screen: Screen, stack: contextlib.ExitStack, *, force: bool, branch: str, peers: Peers
 ) -> tuple[Record, Begun]:
     """Takes hold of a workdir, and tells the other processes what it holds."""
-    if run.config.log.tensorboard:
+    log = run.config.log
+    if log.tensorboard:
         check_tensorboard()
+    services = {"wandb": log.wandb, "mlflow": log.mlflow}
+    check_services(services)
     resume.refuse_foreign(folder, force=force)
     if not branch and not any((folder / "checkpoints").glob("[0-9]*")):
         run.starting()  # before anything is written: weights that do not fit leave nothing behind
@@ -114,8 +137,10 @@ def _lead(
     path = folder / "config.json"
     if not path.exists():  # first of all: what is killed from here on can be started again
         write_text_atomic(path, config_files.to_json(run.config))
-    options = run.config.checkpoint.keep, run.config.log.tensorboard
-    record = Record(folder, screen=screen, keep=options[0], tensorboard=options[1], peers=peers)
+    record = Record(
+        folder, screen=screen, keep=run.config.checkpoint.keep, tensorboard=log.tensorboard, services=services,
+        config=configs.flat(run.config), peers=peers,
+    )  # fmt: skip
     stack.enter_context(contextlib.closing(record))
     found = _restore(run, record, changed, parent, force=force)
     if branch and (not found.control.parent or found.control.parent["branch"] != branch):

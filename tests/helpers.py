@@ -70,4 +70,4 @@ def hooked(run, give):
 
 def timeless(rows):
     """Rows of metrics without what depends on the clock."""
-    return [{k: v for k, v in row.items() if k not in ("examples_per_second", "data_wait")} for row in rows]
+    return [{k: v for k, v in row.items() if k not in ("examples_per_second", "data_wait", "mfu")} for row in rows]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import jtrain
-from jtrain import commands
+from jtrain import command_parts
 from jtrain import main as cli
 from jtrain.data.examples import ArrayExamples, Subset
 from jtrain.errors import ConfigError, DataError
@@ -259,7 +259,7 @@ def test_paths_may_begin_at_home_and_data_is_found_from_anywhere(monkeypatch, tm
     ]
     values, overrides = cli._parse(["--config=digits"]), {"data.name": "npz"}
     for path in ("a.npz", "~/a.npz"):
-        config = commands._load(values, overrides | {"data.npz.path": path})
+        config = command_parts.load(values, overrides | {"data.npz.path": path})
         assert config.data.npz.path == f"{tmp_path}/a.npz"
 
 

@@ -16,6 +16,7 @@ FLOORS = {
         "wire",
         "launchers",
         "mesh",
+        "peaks",
         "peers",
         "pod",
         "remat",
@@ -26,7 +27,7 @@ FLOORS = {
         "shipped",
         "signals",
     },
-    1: {"state", "losses", "scores", "metrics", "precision", "io"},
+    1: {"state", "losses", "scores", "metrics", "precision", "coach", "io"},
     2: {"optim", "models", "data"},
     3: {
         "tasks",
@@ -53,13 +54,19 @@ FLOORS = {
         "describe",
         "session",
         "supervise",
+        "facts",
+        "facts_data",
+        "noise",
+        "flops",
+        "coaching",
+        "result",
         "failure",
         "readout",
         "resume",
     },
     5: {"loop"},
     6: {"verbs", "studies"},
-    7: {"main", "commands"},
+    7: {"main", "commands", "command_parts", "command_workdirs"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py" and "configs" not in p.parts)

@@ -164,7 +164,7 @@ def _trained(run: Run, size: int, number: int, loss: str) -> dict[str, Any]:
         try:
             history = train(own, folder).history
         except NonFiniteError as error:
-            return told | {"failed": str(error)}
+            return told | {"failed": error.what}
     metric = run.task.metrics.get(run.watch.removeprefix("ema/"))
     values, losses = (_column(history, name) for name in (run.watch, loss))
     if values:

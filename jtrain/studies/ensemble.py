@@ -162,8 +162,8 @@ class _Makers:
         try:
             state = train(member, folder_of).state
         except NonFiniteError as error:
-            self.journal.told(f"{told['member']}: failed: {error}")
-            return self.run, None, told | {"failed": str(error)}
+            self.journal.told(f"{told['member']}: failed: {error.what}")
+            return self.run, None, told | {"failed": error.what}
         return self.run, Weights.of_state(state), told | {"step": int(state.step)}
 
     def soup(self, told: Sequence[Mapping[str, Any]], counts: np.ndarray) -> tuple[np.ndarray | None, str]:

@@ -153,7 +153,7 @@ def _trained(run: Run, variant: Run, seed: int, total: int) -> dict[str, Any]:
     try:
         result = train(short)
     except NonFiniteError as error:
-        return {"value": None, "train_loss": None, "why": str(error)}
+        return {"value": None, "train_loss": None, "why": error.what}
     finally:
         same.close()
     losses = [row["loss"] for row in result.history if row["split"] == "train"]

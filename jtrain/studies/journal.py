@@ -17,6 +17,7 @@ from jtrain import config_files
 from jtrain.assembly import assemble
 from jtrain.errors import ConfigError, DataError, HeldError
 from jtrain.io.progress import Screen
+from jtrain.io.report import write_report
 from jtrain.io.workdir import (
     Workdir,
     disk_error,
@@ -86,7 +87,9 @@ class Journal:
         if self.folder is not None:
             with _turn(self.folder) if self.shared else contextlib.nullcontext():
                 study.save(self.folder)
-            self.screen.line(f"  files in {self.folder}: study.json, study.png")
+                if self.run.config.log.report:
+                    write_report(self.folder)
+            self.screen.line(f"  files in {self.folder}: report.html, study.json, study.png")
         return study
 
 
@@ -141,7 +144,7 @@ def open_study(
             with contextlib.ExitStack() as turn:
                 (turn if shared else stack).enter_context(_turn(folder) if shared else Workdir(folder))
                 _refuse_other(folder, name, run, may_change, shared)
-                remove_leftovers(folder, ("config.json", "study.json", "study.png"))
+                remove_leftovers(folder, ("config.json", "study.json", "study.png", "report.html"))
                 done = _begin(folder, name, run)
             if done:
                 so_far = "1 piece is" if len(done) == 1 else f"{len(done)} pieces are"

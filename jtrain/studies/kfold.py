@@ -19,7 +19,8 @@ from jtrain.errors import DataError, NonFiniteError
 from jtrain.io.progress import Screen, duration_words
 from jtrain.io.workdir import write_atomic
 from jtrain.loop import train
-from jtrain.run import Result, Run
+from jtrain.result import Result
+from jtrain.run import Run
 from jtrain.state import TrainState, eval_params
 from jtrain.studies.folds import (
     Cut,
@@ -170,7 +171,7 @@ def _train_fold(run: Run, pool: Examples, rows: Cut, known: list[Steps]) -> tupl
         try:
             result = train(fold, folder)
         except NonFiniteError as error:
-            return told | {"failed": str(error), "metrics": {}, "totals": {}, "curves": {}}, None
+            return told | {"failed": error.what, "metrics": {}, "totals": {}, "curves": {}}, None
         totals = _totals(fold, result.state)
         predictions = fold.predict(result.state, "val").astype(np.float32)
         left_out = fold.data.val

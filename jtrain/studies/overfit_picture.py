@@ -22,8 +22,8 @@ def draw(figure: Any, *, case: Any, goal: Any, title: str) -> None:
         steps = [step for step, loss in fit["curve"] if loss is not None]
         losses = [max(loss, LEAST) for _, loss in fit["curve"] if loss is not None]
         left.plot(steps, losses, label=f"lr {case.lr * factor:.3g}", **_LOOKS[factor])
-        if fit["learnt"] and fit["loss"] is not None:
-            left.plot([fit["updates"]], [max(fit["loss"], LEAST)], "*", color="black", markersize=14)
+        if fit["learnt"] and losses:
+            left.plot(steps[-1:], losses[-1:], "*", color="black", markersize=14)
         if fit["diverged"] and losses:
             left.plot(steps[-1:], losses[-1:], "x", color="black", markersize=10)
     left.axhline(

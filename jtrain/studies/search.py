@@ -175,7 +175,7 @@ def _answer(journal: Journal, run: Run, asked: Asked, metric: str) -> Answer:
             assert folder is not None
             result = train(trial, folder.with_name(f"{asked.number}-{asked.tries}"), judge=judge)
     except NonFiniteError as error:
-        return Answer(None, "diverged", str(error))
+        return Answer(None, "diverged", error.what)
     except ConfigError as error:
         return Answer(None, "refused", str(error))
     except jax.errors.JaxRuntimeError as error:

@@ -12,10 +12,12 @@ import numpy as np
 from jtrain import config as configs
 from jtrain import mesh as meshes
 from jtrain import metrics, tree
+from jtrain.coach.lint import lint
 from jtrain.data import augment
 from jtrain.data.ops.alternate import Visit
 from jtrain.describe import header
 from jtrain.errors import DataError, Interrupted, NonFiniteError
+from jtrain.facts import facts_of_run
 from jtrain.failure import culprit
 from jtrain.gradient import prepared
 from jtrain.io.checkpoint import Checkpoints
@@ -112,6 +114,8 @@ def _check(run: Run, screen: Screen) -> dict[str, float]:
     Supervisor.of(run)  # refuses metrics that the run does not have
     for line in header(run):
         screen.line(line)
+    for finding in lint(facts_of_run(run), tuple(run.config.lint.silence)):
+        screen.line(finding.line())
     start = run.starting()
     for line in (*options(run), *parameters(run), *(start.report.lines() if start else [])):
         screen.line(line)

@@ -1,6 +1,6 @@
 """The lines that end a run's screen."""
 
-from jtrain.run import Result
+from jtrain.result import Result
 
 
 def summary(result: Result) -> list[str]:
@@ -13,5 +13,5 @@ def summary(result: Result) -> list[str]:
         best = result.best
         lines.append(f"best  {best['metric']} {best['value']:.4f} at update {best['step']} (--at=best)")
     if result.workdir:
-        lines.append(f"files {result.workdir}: metrics.jsonl, curves.png, checkpoints/")
+        lines.append(f"files {result.workdir}: report.html, metrics.jsonl, checkpoints/")
     return lines
