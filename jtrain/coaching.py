@@ -45,8 +45,10 @@ class Coaching:
         return lines
 
     def probe(self, state: TrainState, control: Control, step: int) -> None:
-        """Measures the noise of the next batch's gradient; what the probe before has found is read, long done."""
-        if self._probe is not None and self._probe.chunks:
+        """Where one is due, measures the noise of the next batch's gradient; what the probe before it has found is
+        read then, long done."""
+        due = self._probe is not None and step % self._run.noise_every == 0 and step < self._run.clock.total
+        if self._probe is not None and due and self._probe.chunks:
             self._read(control, step)
             self._probe.put(state, step, self._run.give(step, 1))
 

@@ -13,6 +13,8 @@ from jtrain.phases import starting_lr
 from jtrain.run import Run
 from jtrain.sharding import is_cut
 
+LONG_RUN = 30 * 60  # seconds: from here on the smaller recipe is named early
+
 
 def version() -> str:
     """jtrain's version."""
@@ -110,11 +112,14 @@ def schedule(run: Run, points: int = 40) -> str:
     return f"{warmup}{config.name}{held} · lr {lr[0]:.3g} → {lr.max():.3g} → {lr[-1]:.3g}  {sparkline(lr.tolist())}"
 
 
-def forecast(run: Run, seconds: float, done: int) -> str:
-    """How long the rest of a run takes at so many seconds a step, and the smaller recipe if its config names one."""
+def forecast(run: Run, seconds: float, done: int) -> list[str]:
+    """How long the rest of a long run takes at so many seconds a step, and the smaller recipe if its config names one;
+    nothing for others."""
+    if seconds * (run.clock.total - done) <= LONG_RUN:
+        return []
     left = duration_words(seconds * (run.clock.total - done))
     hint = f"; a smaller recipe: --config={run.config.log.smaller}" if run.config.log.smaller else ""
-    return f"at {run.batch_size / seconds:,.0f} examples/s this run takes about {left} here{hint}"
+    return [f"at {run.batch_size / seconds:,.0f} examples/s this run takes about {left} here{hint}"]
 
 
 def extras(run: Run) -> str:

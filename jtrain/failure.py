@@ -23,27 +23,29 @@ from jtrain.state import TrainState, to_flat
 
 
 def explain(
-    run: Run, state: TrainState, update: int, *, folder: Path | None, saved: int | None, lr: float,
-    peers: Peers = ALONE,
-) -> NonFiniteError:  # fmt: skip
+    run: Run, state: TrainState, update: int, *, record: Record, control: Control, peers: Peers = ALONE
+) -> NonFiniteError:
     """The error for a gradient that is not finite: where, what, what to go on from; leaves a replay in `folder`.
 
     Args:
       run: of the state.
       state: as it was before that update, but for its step number.
       update: that failed (from 0).
-      folder: the workdir, or None.
-      saved: the newest checkpoint.
-      lr: of that update.
+      record: gets it as an event.
+      control: of the run.
       peers: the processes of the run, which all call this.
     """
+    lr = run.lrs(update, control.lr_factors)["lr"]
     what = f"update {update + 1} of {run.clock.total} (lr {lr:.3g}): {culprit(run, state, update)}"
     kept = ""
-    if folder is not None:
-        kept = f"; state and batch are in {save_replay(run, state, update, folder / 'failures', peers)}"
+    saved = record.newest_step()
+    if record.folder is not None:
+        kept = f"; state and batch are in {save_replay(run, state, update, record.folder / 'failures', peers)}"
     there = f"the checkpoint of update {saved} is whole" if saved else "no checkpoint was saved before"
     advice = "try optimizer.lr a third as large (it may change when the run is resumed), or clip.name=norm"
-    return NonFiniteError(f"{what}{kept}; {there}; {advice}", what)
+    error = NonFiniteError(f"{what}{kept}; {there}; {advice}", what)
+    record.event("non_finite", str(error), update)
+    return error
 
 
 def culprit(run: Run, state: TrainState, update: int) -> str:

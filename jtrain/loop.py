@@ -33,7 +33,6 @@ from jtrain.supervise import Supervisor
 
 READ_EVERY = 100  # updates: at least so often are numbers fetched, so that a NaN is noticed
 CALL_SECONDS = 0.1  # a call of several updates takes no longer, so that a signal is soon answered
-LONG_RUN = 30 * 60  # seconds: from here on the smaller recipe is named early
 
 Judge = Callable[[int, dict[str, Any]], str]
 
@@ -172,7 +171,6 @@ class _Training:
         self.readout.bound(step, self.control)
         evaluating = step > self.control.evaluated and (last or step % self.run.eval_every == 0)
         saving = step > 0 and (last or step % self.run.save_every == 0)
-        probing = self.run.noise_every > 0 and step % self.run.noise_every == 0 and not last
         if evaluating or saving or self.readout.suspect or self.leaving:
             self.readout.read(self.control)
         if self.readout.suspect:
@@ -188,8 +186,7 @@ class _Training:
             state = session.with_lr_scale(self.run, state, self.control)
         if evaluating and not self.given_up:
             self.diagnose(step)
-        if probing:
-            self.coaching.probe(state, self.control, step)
+        self.coaching.probe(state, self.control, step)
         if saving or improved or (self.control.stopped and evaluating):
             self.save(state, step)
         return state, step
@@ -202,9 +199,7 @@ class _Training:
             state, self.control = roll_back(self.run, self.record, self.control, update)
             self.readout.drop()
             return state, int(state.step)
-        saved, lr = self.record.newest_step(), self.run.lrs(update, self.control.lr_factors)["lr"]
-        error = explain(self.run, state, update, folder=self.record.folder, saved=saved, lr=lr, peers=self.peers)
-        self.record.event("non_finite", str(error), update)
+        error = explain(self.run, state, update, record=self.record, control=self.control, peers=self.peers)
         self.coaching.judge(self.control, update, ended=True, failed=True)
         self.draw(update)
         self.peers.exchange("failed", update, only=0)  # whoever leaves first ends the others: all is written by now
@@ -215,7 +210,7 @@ class _Training:
         self.peers.at(f"evaluation after update {step}")
         with self.watch.paused():
             try:
-                found = self.run.evaluate(state, "val", stop=self.stopped)
+                found = self.run.evaluate(state, "val", stop=lambda: not self.may())
             except Aborted:
                 self.leave(state, step)
         self.record.row(step, self.run.clock.epoch(step), "val", found)
@@ -272,7 +267,7 @@ class _Training:
         self.peers.at(f"test after update {step}")
         if "test" in self.run.feeds and "test" not in at_end and not self.given_up:
             try:
-                found = self.run.evaluate(state, "test", stop=self.stopped)
+                found = self.run.evaluate(state, "test", stop=lambda: not self.may())
             except Aborted:
                 self.leave(state, step)
             self.record.row(step, self.run.clock.epoch(step), "test", found)
@@ -294,10 +289,6 @@ class _Training:
             self.leaving = self.peers.grant(self.signals.received)
         return self.leaving is None
 
-    def stopped(self) -> bool:
-        """The same, the other way round."""
-        return not self.may()
-
     def tell_time(self, done: int) -> None:
         """After the first steps: how many updates a call are soon done, and how long the run will take."""
         seconds = self.watch.first_steps(done)
@@ -306,5 +297,5 @@ class _Training:
         if self.run.per_call > 1 and not self.run.config.train.steps_per_call:
             most = max(1, min(self.run.per_call, int(CALL_SECONDS / seconds)))
             self.most = self.peers.first("pace", most)  # all processes must cut updates into the same calls
-        if seconds * (self.total - done) > LONG_RUN:
-            self.screen.line(forecast(self.run, seconds, done))
+        for line in forecast(self.run, seconds, done):
+            self.screen.line(line)

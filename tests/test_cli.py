@@ -49,7 +49,7 @@ def write_npz(path, inputs=None, targets=None):
 def test_train_eval_predict_and_resume_end_to_end(capsys):
     assert main(["train", *TINY, "--workdir=run"]) == 0
     shown = capsys.readouterr().out
-    for word in ("digits", "parameters", "schedule", "cosine", "val", "test", "best", "run: metrics.jsonl"):
+    for word in ("digits", "parameters", "schedule", "cosine", "val", "test", "best", "run: report.html"):
         assert word in shown
     assert Path("run/curves.png").read_bytes()[:4] == b"\x89PNG"
     last = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])

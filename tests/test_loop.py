@@ -297,7 +297,7 @@ def test_one_compile_for_any_lr_scale_and_no_transfer_in_the_step():
 
 
 def test_early_words_on_a_long_run(monkeypatch, capsys):
-    monkeypatch.setattr("jtrain.loop.LONG_RUN", 0.0)
+    monkeypatch.setattr("jtrain.describe.LONG_RUN", 0.0)
     c = tiny("6steps")
     c.log.smaller = "configs/cifar.py:small"
     train(assemble(c, data=blobs()), screen=Screen())
