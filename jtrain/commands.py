@@ -83,7 +83,8 @@ def _study(name: str, values: dict[str, str], overrides: dict[str, str]) -> int:
 
 
 STUDIES = (
-    "ladder", "lr_find", "inits", "batch_size", "overfit", "kfold", "ensemble", "data_size", "search", "autopilot",
+    "ladder", "lr_find", "inits", "batch_size", "overfit", "kfold", "ensemble", "data_size", "search", "act",
+    "autopilot",
 )  # fmt: skip
 COMMANDS: dict[str, Command] = {
     "train": _train, "check": _check, "lint": _lint, **OF_WORKDIRS,

@@ -28,6 +28,7 @@ VERBS = {
     "ensemble": "study: what do several runs gain together, by three rules and by averaging their weights",
     "data_size": "study: what would more data bring, and which examples look mislabelled or duplicated",
     "search": "study: searches any options (c.study.search.space) with Optuna; several workers may share it",
+    "act": "study: trains, and acts on what diagnose says, in no more updates; what --config.diagnose.mode=act does",
     "autopilot": "study: from data and model to a trained model and its report: lint, overfit, ladder, train, act",
 }
 STUDIES = tuple(name for name, text in VERBS.items() if text.startswith("study: "))

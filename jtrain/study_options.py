@@ -210,6 +210,32 @@ class Search:
     seed: Natural = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Act:
+    """Options of `act`; what is silenced, and how often is acted, `c.diagnose` says.
+
+    Attributes:
+      keep: newest checkpoints, one for each evaluation, that a run keeps until its end, to go on from.
+    """
+
+    keep: Annotated[int, Range(1, 1000)] = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Autopilot:
+    """Options of `autopilot`.
+
+    Attributes:
+      budget: updates in all; "0": 6 times those of the run, 30 times where fewer than 1,000 examples judge it.
+      minutes: that it may take, about; 0: as long as it needs.
+      candidates: recipes that are compared by short runs before the last one.
+    """
+
+    budget: Annotated[str, Time("0", zero=True)] = "0"
+    minutes: NonNegative = 0.0
+    candidates: bool = True
+
+
 STUDY_OPTIONS: dict[str, type] = {
     "ladder": Ladder,
     "lr_find": LrFind,
@@ -220,6 +246,8 @@ STUDY_OPTIONS: dict[str, type] = {
     "ensemble": Ensemble,
     "data_size": DataSize,
     "search": Search,
+    "act": Act,
+    "autopilot": Autopilot,
 }
 
 
