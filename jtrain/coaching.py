@@ -1,7 +1,9 @@
 """The coach beside a run: lint at its start, diagnosis after each evaluation, the noise scale in between."""
 
 import dataclasses
-from typing import Any
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from jtrain.coach import noise_scale
 from jtrain.coach.curves import Curves
@@ -12,6 +14,7 @@ from jtrain.coach.told import Finding, Verdict, as_json
 from jtrain.config import chosen
 from jtrain.control import Control
 from jtrain.data.augment import mixes
+from jtrain.data.feed import Given
 from jtrain.facts import facts_of_run
 from jtrain.io.record import Record
 from jtrain.io.workdir import write_json_atomic
@@ -19,6 +22,10 @@ from jtrain.noise import NoiseProbe
 from jtrain.peers import Peers
 from jtrain.run import Run
 from jtrain.state import TrainState
+
+T = TypeVar("T")
+
+JUDGE_EVERY = 0.02  # of the run: what takes long to judge, a log of many rows, is then of a long run
 
 
 class Coaching:
@@ -32,16 +39,26 @@ class Coaching:
         self._probe = NoiseProbe(run) if run.noise_every else None
         self._noise: dict[str, Any] | None = None
         self._guess: float | None = None
+        self._judged = 0  # updates that were done then
+        self._failed: set[str] = set()
+        self._given: tuple[int, Given] | None = None
 
-    def begin(self, control: Control) -> list[str]:
-        """The warnings of lint, and that a probe has nothing to measure."""
+    def begin(self, control: Control, step: int) -> list[str]:
+        """The warnings of lint, and that a probe has nothing to measure.
+
+        Args:
+          control: of the run.
+          step: updates done; what was said of these is kept.
+        """
         if not self._peers.leads:
             return []
-        self._findings = lint(facts_of_run(self._run), tuple(self._run.config.lint.silence))
+        ended = self._safely("coach.json", lambda: self._recall(step), False)
+        silence = tuple(self._run.config.lint.silence)
+        self._findings = self._safely("lint", lambda: lint(facts_of_run(self._run), silence), [])
         lines = [finding.line() for finding in self._findings if finding.level == "warning"]
         if self._probe is not None and not self._probe.chunks:
             lines.append(f"diagnose.noise_every: a batch of {self._run.batch_size} is too small to be cut into chunks")
-        self._write(control, ended=False)
+        self._write(control, ended=ended)
         return lines
 
     def probe(self, state: TrainState, control: Control, step: int) -> None:
@@ -50,10 +67,31 @@ class Coaching:
         due = self._probe is not None and step % self._run.noise_every == 0 and step < self._run.clock.total
         if self._probe is not None and due and self._probe.chunks:
             self._read(control, step)
-            self._probe.put(state, step, self._run.give(step, 1))
+            self._peers.at(f"compiling for a probe after update {step}")
+            given = self._run.give(step, 1)
+            self._probe.put(state, step, given)
+            self._given = (step, given) if given[1] is None else None
+
+    def taken(self, step: int) -> Given | None:
+        """The streamed batch of an update, where it was probed: it need not be made again."""
+        found, self._given = self._given, None
+        return found[1] if found is not None and found[0] == step else None
+
+    def begin_phase(self, control: Control) -> None:
+        """Other parameters are trained from now on: theirs is another noise."""
+        self.drop()
+        control.noise, self._noise = {}, None
+        control.told = [name for name in control.told if name != "noise_scale"]
+
+    def drop(self) -> None:
+        """Forgets a probe that was not read, and its batch."""
+        self._given = None
+        if self._probe is not None:
+            self._probe.drop()
 
     def judge(self, control: Control, step: int, *, ended: bool, failed: bool = False) -> Verdict | None:
-        """Judges the run by its rows so far; what is told for the first time is an event.
+        """Judges the run by its rows so far, but not more often than is worth it; what is told for the first time is an
+        event.
 
         Args:
           control: remembers what was told.
@@ -66,20 +104,47 @@ class Coaching:
         """
         if ended and self._probe is not None:
             self._read(control, step)
-        acting = None
+        if not ended and step - self._judged < JUDGE_EVERY * self._run.clock.total:
+            return None
+        self._judged, acting = step, None
         if self._peers.leads:
             if self._mode != "off":
-                self._find_guess()
-                curves = Curves.of_rows(self._record.rows, **self._facts(control))
-                curves = dataclasses.replace(curves, failed_at=step + 1 if failed else None, best_step=_best(control))
-                self._verdicts = diagnose(curves, ended=ended, silence=tuple(self._run.config.diagnose.silence))
+                found = self._safely("diagnose", lambda: self._diagnosed(control, step, ended, failed), None)
+                self._verdicts = found if found is not None else self._verdicts
                 self._tell(control, step)
-                acting = next((verdict for verdict in self._verdicts if verdict.act), None)
+                acting = next((verdict for verdict in found or [] if verdict.act), None)
             self._write(control, ended=ended)
         if self._mode != "act" or ended:
             return None
         told = self._peers.first("diagnose", as_json(acting) if acting else None)
         return Verdict.from_json(told) if told else None
+
+    def _diagnosed(self, control: Control, step: int, ended: bool, failed: bool) -> list[Verdict]:
+        self._find_guess()
+        curves = Curves.of_rows(self._record.rows, **self._facts(control))
+        best = control.best["step"] if control.best else None
+        curves = dataclasses.replace(curves, failed_at=step + 1 if failed else None, best_step=best)
+        return diagnose(curves, ended=ended, silence=tuple(self._run.config.diagnose.silence))
+
+    def _safely(self, what: str, work: Callable[[], T], otherwise: T) -> T:
+        """Nothing that only watches may end a run: what fails is an event, once."""
+        try:
+            return work()
+        except Exception as error:
+            if what not in self._failed:
+                self._failed.add(what)
+                self._record.event("coach", f"{what} failed, training goes on without it: {error!r}")
+            return otherwise
+
+    def _recall(self, step: int) -> bool:
+        """Takes up what an earlier part of the run was told; whether that was its end."""
+        path = self._record.folder and self._record.folder / "coach.json"
+        if not path or not step or not path.is_file():
+            return False
+        told = json.loads(path.read_text())
+        self._verdicts = [Verdict.from_json(verdict) for verdict in told["diagnosis"]]
+        self._noise, self._guess = told["noise"], told["curves"]["guess"]
+        return bool(told["ended"]) and step == self._run.clock.total
 
     def _tell(self, control: Control, step: int) -> None:
         for verdict in self._verdicts:
@@ -98,7 +163,9 @@ class Coaching:
         if estimate is None:
             return
         family = self._run.optimizer.core.family
-        suggestion = noise_scale.suggest(estimate, self._run.batch_size, self._run.optimizer.lr, family)
+        scales = bool(self._run.config.optimizer.reference_batch)
+        lr = self._run.optimizer.lr
+        suggestion = noise_scale.suggest(estimate, self._run.batch_size, lr, family, scales=scales)
         self._noise = {
             "step": step, "noise_scale": estimate.noise_scale, "low": estimate.low, "high": estimate.high,
             "suggested_batch": suggestion.batch, "suggested_lr": suggestion.lr, "text": suggestion.text,
@@ -140,8 +207,5 @@ class Coaching:
             "curves": self._facts(control),
             "ended": ended,
         }
-        write_json_atomic(self._record.folder / "coach.json", told)
-
-
-def _best(control: Control) -> int | None:
-    return control.best["step"] if control.best else None
+        path = self._record.folder / "coach.json"
+        self._safely("coach.json", lambda: write_json_atomic(path, told), None)

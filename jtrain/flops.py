@@ -35,7 +35,10 @@ def make_mfu(run: Run) -> Callable[[int, float | None], float | None] | None:
     def mfu(step: int, rate: float | None) -> float | None:
         start = run.phase(step).start
         if start not in counted:
-            counted[start] = per_update(run, step)
+            try:
+                counted[start] = per_update(run, step)
+            except Exception:  # a model of somebody's, traced otherwise than in training: no number is worth a run
+                counted[start] = None
         flops = counted[start]
         if rate is None or flops is None:
             return None

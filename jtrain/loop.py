@@ -110,9 +110,9 @@ class _Training:
         self.profile = ProfileWindow(self.record.folder, window, total=self.total, event=self.record.event)
 
     def to_the_end(self, state: TrainState) -> Result:
-        for line in (*header(self.run, self.record.folder), *self.coaching.begin(self.control)):
-            self.screen.line(line)
         step = int(state.step)
+        for line in (*header(self.run, self.record.folder), *self.coaching.begin(self.control, step)):
+            self.screen.line(line)
         if step:
             self.record.event("resume", f"update {step} of {self.total}, from its checkpoint", step)
         self.peers.exchange("first step", step)  # the first collective gives those who are behind little time
@@ -150,13 +150,13 @@ class _Training:
             return state
         self.record.event("phase", f"{self.run.phase_words(step)} from update {step} on", step)
         self.watch.begin_again()
-        self.control.noise = {}  # that was of other parameters
+        self.coaching.begin_phase(self.control)
         return self.run.enter(state, step)
 
     def give(self, step: int, count: int) -> tuple[Any, Any]:
         self.peers.at(f"data of update {step + 1}")
         with self.watch.waiting():
-            given = self.run.give(step, count)
+            given = self.coaching.taken(step) or self.run.give(step, count)
         self.peers.at(f"{'compiling for ' if self.watch.starting else ''}update {step + 1}")
         return given
 
@@ -186,7 +186,8 @@ class _Training:
             state = session.with_lr_scale(self.run, state, self.control)
         if evaluating and not self.given_up:
             self.diagnose(step)
-        self.coaching.probe(state, self.control, step)
+        with self.watch.paused():
+            self.coaching.probe(state, self.control, step)
         if saving or improved or (self.control.stopped and evaluating):
             self.save(state, step)
         return state, step
@@ -198,6 +199,7 @@ class _Training:
             self.record.wait()
             state, self.control = roll_back(self.run, self.record, self.control, update)
             self.readout.drop()
+            self.coaching.drop()
             return state, int(state.step)
         error = explain(self.run, state, update, record=self.record, control=self.control, peers=self.peers)
         self.coaching.judge(self.control, update, ended=True, failed=True)
@@ -230,7 +232,9 @@ class _Training:
 
     def diagnose(self, step: int) -> None:
         """What the coach says of the curves so far; it may end the run, for a study to begin another."""
-        self.verdict = self.coaching.judge(self.control, step, ended=step == self.total or bool(self.control.stopped))
+        ended = step == self.total or self.control.stopped > 0
+        with self.watch.paused():
+            self.verdict = self.coaching.judge(self.control, step, ended=ended)
         if self.verdict:
             self.given_up = True
             text = f"stops after update {step} of {self.total} to act on this: {self.verdict.action}"

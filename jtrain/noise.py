@@ -127,6 +127,10 @@ class NoiseProbe:
             if meshes.must_block(self._run.mesh):
                 jax.block_until_ready(self._put)
 
+    def drop(self) -> None:
+        """Forgets what was put and not read."""
+        self._put = None
+
     def read(self) -> Probed | None:
         """What the probe found that was put last, waiting for it if need be; None if there is none left to read, or
         too few of its examples could be read."""

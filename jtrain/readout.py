@@ -60,6 +60,9 @@ class Readout:
         control.logged = step
         found, control.totals = metrics.means(control.totals, run.task.metrics), {}
         found = {name: value for name, value in found.items() if name not in ("non_finite", "overflow")}
+        if self._mfu:
+            with self._watch.paused():  # the first time the model is traced
+                self._mfu(step - 1, None)
         rate, wait = self._watch.lap(step)
         lrs = run.lrs(step - 1, control.lr_factors)
         row: dict[str, Any] = found | lrs | {"examples_per_second": rate, "data_wait": wait}

@@ -197,7 +197,7 @@ def _restore(
         control = Control(**{key: value for key, value in restored.control.items() if key != "rows"})
         control = dataclasses.replace(
             control, totals={}, best=None, stopped=0, stopping={}, skipped=0, overflows=0, rollbacks=0,
-            data=run.fingerprint, devices=meshes.describe(run.mesh),
+            told=[], noise={}, data=run.fingerprint, devices=meshes.describe(run.mesh),
             parent={"branch": name[0], "workdir": name[1], "step": restored.step},
         )  # fmt: skip
         record.keep_rows(0, 0)

@@ -1,16 +1,22 @@
 """The coach beside a run: it speaks once, it may end a run, and it never changes what is trained."""
 
 import json
+import math
 
 import jax
 import numpy as np
 import pytest
-from helpers import timeless, tiny_run
+from helpers import hooked, timeless, tiny_run
 
 import jtrain
 from jtrain import coaching
 from jtrain.coach.told import Act, Verdict, as_json
-from jtrain.errors import Interrupted
+from jtrain.coaching import Coaching
+from jtrain.control import Control
+from jtrain.errors import Interrupted, NonFiniteError
+from jtrain.io.progress import Screen
+from jtrain.io.record import Record
+from jtrain.peers import Peers
 
 ACTING = Verdict("lr_too_high", "the loss rises", "start anew with a third", {"loss": 9.0}, act=Act("restart", 1 / 3))
 TOLD = Verdict("still_improving", "it falls to the end", "train longer", {}, ((7, "here"),), level="info")
@@ -113,3 +119,119 @@ def test_the_noise_scale_is_told_once_its_interval_is_narrow(tmp_path):
 def test_verdicts_come_back_from_json_as_they_were():
     for verdict in (ACTING, TOLD):
         assert Verdict.from_json(json.loads(json.dumps(as_json(verdict)))) == verdict
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The curves that diagnose is given, each with whether the run has ended."""
+    found = []
+
+    def judge(curves, *, ended, silence):
+        found.append((curves, ended))
+        return []
+
+    monkeypatch.setattr(coaching, "diagnose", judge)
+    return found
+
+
+def test_diagnose_is_told_what_rows_do_not_say(seen):
+    run = tiny_run()
+    result = jtrain.train(run)
+    last, ended = seen[-1]
+    assert ended
+    assert not any(ended for _, ended in seen[:-1])
+    assert last.guess == pytest.approx(math.log(3), rel=1e-5)
+    assert last.best_step == result.best["step"]
+    assert last.final_lr == pytest.approx(run.lrs(19, {})["lr"])
+    assert (last.total, last.updates_per_epoch, last.watch, last.higher_is_better) == (20, 6.5, "accuracy", True)
+    assert last.failed_at is None
+
+
+def test_diagnose_is_told_which_update_was_not_finite(tmp_path, seen):
+    def give(original, step):
+        data, rows = original()
+        return {**data, "inputs": data["inputs"] * (np.nan if step == 11 else 1.0)}, rows
+
+    with pytest.raises(NonFiniteError, match="update 12 of"):
+        jtrain.train(hooked(tiny_run(), give), tmp_path / "w")
+    assert [(curves.failed_at, ended) for curves, ended in seen] == [(None, False), (12, True)]
+
+
+def test_the_same_command_on_a_finished_run_keeps_what_was_said(tmp_path, says):
+    says(TOLD)
+    jtrain.train(tiny_run(), tmp_path / "w")
+    before = json.loads((tmp_path / "w" / "coach.json").read_text())
+    assert before["ended"]
+    jtrain.train(tiny_run(), tmp_path / "w")
+    assert json.loads((tmp_path / "w" / "coach.json").read_text()) == before
+
+
+def test_a_branch_is_told_anew(tmp_path, says):
+    says(TOLD)
+    jtrain.train(tiny_run(), tmp_path / "old")
+    jtrain.train(tiny_run(total="30steps"), tmp_path / "new", branch=f"{tmp_path / 'old'}@15")
+    assert [step for step, _ in events(tmp_path / "new", "diagnose")] == [21]
+
+
+def test_the_noise_of_one_phase_is_not_that_of_the_next(tmp_path):
+    options = {"diagnose__noise_every": "1steps", "phases": (("0", "(head|out).*|.*1/.*"), ("12steps", ".*"))}
+    run = tiny_run(**options)
+    probes = []
+    original = coaching.noise_scale.add
+
+    def add(noise, *found):
+        probes.append(noise.probes)
+        return original(noise, *found)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coaching.noise_scale, "add", add)
+        jtrain.train(run, tmp_path / "w")
+    start = probes.index(0, 1)
+    assert probes == [*range(start), *range(len(probes) - start)]
+    assert start == 11, "of the 12 probes of the first phase the last was not read before the second began"
+
+
+@pytest.mark.parametrize("part", ["diagnose", "lint", "write_json_atomic"])
+def test_a_coach_that_fails_is_an_event_and_the_run_goes_on(tmp_path, monkeypatch, part):
+    def fail(*given, **options):
+        raise ZeroDivisionError("as in a formula")
+
+    monkeypatch.setattr(coaching, part, fail)
+    result = jtrain.train(tiny_run(), tmp_path / "w")
+    assert int(result.state.step) == 20
+    ((_, text),) = events(tmp_path / "w", "coach")
+    assert "training goes on without it: ZeroDivisionError('as in a formula')" in text
+
+
+def test_a_streamed_batch_that_is_probed_is_made_once(monkeypatch):
+    fetched = []
+    run = tiny_run(diagnose__noise_every="1steps", data__placement="streamed", data__workers=0)
+    feed = run.feeds["train"]
+    original = feed._ordered
+    monkeypatch.setattr(feed, "_ordered", lambda order, step: fetched.append(step) or original(order, step))
+    jtrain.train(run)
+    assert sorted(step for step in fetched if step < 20) == list(range(20))
+
+
+def test_a_process_that_does_not_lead_acts_on_what_the_leader_says(says):
+    says()  # it would find nothing itself
+    asked = []
+
+    class Follower(Peers):
+        leads = False
+
+        def first(self, key, value):
+            asked.append((key, value))
+            return as_json(ACTING) if key == "diagnose" else value
+
+    run = tiny_run(diagnose__mode="act")
+    record = Record(None, screen=Screen.quiet())
+    coach = Coaching(run, record, Follower())
+    assert coach.begin(Control(), 0) == []
+    assert coach.judge(Control(), 7, ended=False) == ACTING
+    assert asked == [("diagnose", None)]
+
+
+def test_what_is_judged_too_often_is_judged_seldom(seen):
+    jtrain.train(tiny_run(total="200steps", train__eval_every="1steps"))
+    assert len(seen) == 50  # every 2 % of the run

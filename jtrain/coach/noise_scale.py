@@ -108,7 +108,9 @@ def interval(noise: Noise) -> Estimate | None:
     return Estimate(noise.s / noise.g, max(0.0, (b - root) / a), (b + root) / a)
 
 
-def suggest(found: Estimate, batch_size: int, lr: float, family: Literal["sgd", "adam"]) -> Suggestion:
+def suggest(
+    found: Estimate, batch_size: int, lr: float, family: Literal["sgd", "adam"], *, scales: bool = False
+) -> Suggestion:
     """The batch size that the noise scale implies: the power of two next to it, or the one in force if that is near.
 
     A batch of B examples needs (1 + noise / B) times the updates of a huge one, and (1 + B / noise) times the examples
@@ -120,6 +122,7 @@ def suggest(found: Estimate, batch_size: int, lr: float, family: Literal["sgd", 
       batch_size: in force.
       lr: in force.
       family: of the optimizer.
+      scales: the lr moves with the batch by itself (`optimizer.reference_batch`): then it is left alone.
     """
     scale = found.noise_scale
     known = f"noise scale {scale:,.0f} examples ({found.low:,.0f} to {found.high:,.0f})"
@@ -134,9 +137,10 @@ def suggest(found: Estimate, batch_size: int, lr: float, family: Literal["sgd", 
         why = f"the gradient of {batch_size:,} examples is mostly noise"
     else:
         why = f"{batch_size:,} examples an update are more than its gradient needs"
+    moved = f"{lr:.4g} → {lr * by:.4g} ({rule}{'; optimizer.reference_batch does that by itself' * scales})"
     text = (
         f"{known}: {why}; a batch of {batch:,} needs about {_times(updates)} the updates and {_times(examples)} the "
-        f"examples, with lr {lr:.4g} → {lr * by:.4g} ({rule})"
+        f"examples, with lr {moved}"
     )
     return Suggestion(batch, lr * by, text)
 
