@@ -35,7 +35,7 @@ from jtrain.io.cache import use_compile_cache
 from jtrain.io.progress import Screen
 from jtrain.loop import train
 from jtrain.studies.ladder import ladder
-from jtrain.studies.ladder_answer import lr_of
+from jtrain.studies.ladder.answer import lr_of
 from jtrain.studies.short import is_higher_better
 from jtrain.studies.study import table
 

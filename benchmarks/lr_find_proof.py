@@ -17,8 +17,8 @@ from studies.sweeps import LEVELS, lrs, noisy, sweeps
 from jtrain.io.cache import use_compile_cache
 from jtrain.io.progress import Screen
 from jtrain.studies.ladder import ladder
-from jtrain.studies.lr_curve import suggest
 from jtrain.studies.lr_find import lr_find
+from jtrain.studies.lr_find.curve import suggest
 from jtrain.studies.study import table
 
 WITHIN = 3.0

@@ -5,10 +5,10 @@ import sys
 import time
 from pathlib import Path
 
-from jtrain.studies.search_shared import optimise
-from jtrain.studies.search_space import Axis
-from jtrain.studies.search_storage import open_storage
-from jtrain.studies.search_trial import Answer
+from jtrain.studies.search.shared import optimise
+from jtrain.studies.search.space import Axis
+from jtrain.studies.search.storage import open_storage
+from jtrain.studies.search.trial import Answer
 
 
 def main(storage: str, folder: str, seconds: str, trials: str) -> None:

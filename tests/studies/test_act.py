@@ -12,9 +12,9 @@ from jtrain.assembly import assemble
 from jtrain.coach.told import Act, Verdict
 from jtrain.errors import ConfigError
 from jtrain.loop import train
-from jtrain.studies import act_legs
 from jtrain.studies.act import act
-from jtrain.studies.act_legs import rank
+from jtrain.studies.act import legs as act_legs
+from jtrain.studies.act.legs import rank
 from jtrain.verbs.evaluate import evaluate
 from jtrain.verbs.restored import open_state
 

@@ -10,10 +10,11 @@ from helpers import blobs, put
 from jtrain import config as configs
 from jtrain.assembly import assemble
 from jtrain.coach.told import Finding
-from jtrain.studies import autopilot_stages, autopilot_trials
 from jtrain.studies.autopilot import autopilot
-from jtrain.studies.autopilot_recipe import Candidate, candidates, is_yours, plan
-from jtrain.studies.autopilot_trials import try_out
+from jtrain.studies.autopilot import stages as autopilot_stages
+from jtrain.studies.autopilot import trials as autopilot_trials
+from jtrain.studies.autopilot.recipe import Candidate, candidates, is_yours, plan
+from jtrain.studies.autopilot.trials import try_out
 from jtrain.studies.journal import open_study
 from jtrain.verbs.evaluate import evaluate
 

@@ -11,8 +11,8 @@ from jtrain.loop import train
 from jtrain.state import to_flat
 from jtrain.studies import batch_size as module
 from jtrain.studies.batch_size import batch_size
-from jtrain.studies.batch_size_memory import GIB, Limit, available_memory, compiled, needed, with_batch
-from jtrain.studies.batch_size_told import Sizes
+from jtrain.studies.batch_size.memory import GIB, Limit, available_memory, compiled, needed, with_batch
+from jtrain.studies.batch_size.told import Sizes
 
 WIDE = np.zeros((600, 64), np.float32), np.arange(600, dtype=np.int32) % 3
 
@@ -231,6 +231,6 @@ def test_available_memory_is_the_least_of_machine_and_container(tmp_path):
 
 
 def test_machine_that_tells_no_memory_asks_for_the_limit(monkeypatch):
-    monkeypatch.setattr("jtrain.studies.batch_size_memory.available_memory", lambda: None)
+    monkeypatch.setattr("jtrain.studies.batch_size.memory.available_memory", lambda: None)
     with pytest.raises(ConfigError, match=r"study\.batch_size\.memory: .* give the GiB"):
         batch_size(config(), data={"train": WIDE})

@@ -14,7 +14,7 @@ from jtrain.loop import train
 from jtrain.state import to_flat
 from jtrain.studies import data_size as module
 from jtrain.studies.data_size import data_size, nested
-from jtrain.studies.data_size_curve import fit
+from jtrain.studies.data_size.curve import fit
 from jtrain.studies.suspects import doubt, exact_duplicates, near_duplicates
 
 NOW = 1000

@@ -18,11 +18,12 @@ from jtrain.errors import ConfigError, DataError, NonFiniteError
 from jtrain.io import weights as weight_files
 from jtrain.loop import train
 from jtrain.state import to_flat
-from jtrain.studies import combine, ensemble_report
+from jtrain.studies import combine
 from jtrain.studies import ensemble as module
 from jtrain.studies.combine import Combined
 from jtrain.studies.ensemble import ensemble, predict_ensemble
-from jtrain.studies.ensemble_members import Predictor, Weights, peeked
+from jtrain.studies.ensemble.report import judge, report
+from jtrain.studies.ensemble.members import Predictor, Weights, peeked
 from jtrain.weights_source import evaluated, read_checkpoint
 
 GENERATOR = np.random.default_rng(5)
@@ -404,10 +405,10 @@ def test_the_conclusion_says_whether_the_gain_is_more_than_noise(done):
     for number in range(3):  # each is wrong on its own third of the examples alone
         members[number, 0, number * 60 : (number + 1) * 60] = (0.4, 0.6)
     names = [{"member": f"m{number}", "failed": "", "last": {}, "workdir": None, "step": 1} for number in range(3)]
-    judged = ensemble_report.judge("class", members, np.zeros(200, np.int64))
-    sure = ensemble_report.report(None, "test", names, judged, "class", "")
+    judged = judge("class", members, np.zeros(200, np.int64))
+    sure = report(None, "test", names, judged, "class", "")
     assert "accuracy 1 on test, the mean member 0.7" in sure.conclusion
     assert ", more than twice its noise" in sure.conclusion
-    same = ensemble_report.judge("class", members[:1].repeat(3, axis=0), np.zeros(200, np.int64))
-    nothing = ensemble_report.report(None, "test", names, same, "class", "")
+    same = judge("class", members[:1].repeat(3, axis=0), np.zeros(200, np.int64))
+    nothing = report(None, "test", names, same, "class", "")
     assert "less than twice its noise" in nothing.conclusion

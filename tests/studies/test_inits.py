@@ -18,7 +18,7 @@ from jtrain.config_files import load
 from jtrain.errors import ConfigError, NonFiniteError
 from jtrain.loop import train
 from jtrain.studies.inits import inits
-from jtrain.studies.inits_verdict import holm, judged
+from jtrain.studies.inits.verdict import holm, judged
 
 module = sys.modules["jtrain.studies.inits"]
 

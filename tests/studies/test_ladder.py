@@ -15,8 +15,8 @@ from jtrain.errors import ConfigError
 from jtrain.loop import train
 from jtrain.studies import ladder as ladder_file
 from jtrain.studies.ladder import ladder
-from jtrain.studies.ladder_answer import Judge, answer, between, candidates, lr_of, missing_side, open_end
-from jtrain.studies.ladder_rungs import Climber, climb, diverged, hopeless, states_at
+from jtrain.studies.ladder.answer import Judge, answer, between, candidates, lr_of, missing_side, open_end
+from jtrain.studies.ladder.rungs import Climber, climb, diverged, hopeless, states_at
 from jtrain.studies.members import Members
 from jtrain.studies.short import shortened, typed, updates_of
 

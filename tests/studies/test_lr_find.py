@@ -15,9 +15,9 @@ from jtrain.assembly import assemble
 from jtrain.errors import ConfigError
 from jtrain.loop import train
 from jtrain.studies import lr_find as lr_find_file
-from jtrain.studies.lr_curve import suggest
 from jtrain.studies.lr_find import lr_find
-from jtrain.studies.lr_sweep import growing, sweep, sweeping
+from jtrain.studies.lr_find.curve import suggest
+from jtrain.studies.lr_find.sweep import growing, sweep, sweeping
 from jtrain.studies.members import Members
 
 PLAIN = Sweep(start=2.0, fall=1.5, middle=1e-3, width=0.5, wild=0.1)

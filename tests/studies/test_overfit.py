@@ -19,9 +19,9 @@ from jtrain.config_files import load
 from jtrain.data.examples import DataSet
 from jtrain.loop import train
 from jtrain.studies.overfit import overfit
-from jtrain.studies.overfit_data import conflicts, features, relation
-from jtrain.studies.overfit_goal import make_goal
-from jtrain.studies.overfit_plain import plain
+from jtrain.studies.overfit.data import conflicts, features, relation
+from jtrain.studies.overfit.goal import make_goal
+from jtrain.studies.overfit.plain import plain
 
 module = sys.modules["jtrain.studies.overfit"]
 

@@ -24,14 +24,15 @@ from jtrain import config as configs
 from jtrain.errors import ConfigError, Interrupted, NonFiniteError
 from jtrain.loop import train
 from jtrain.state import to_flat
-from jtrain.studies import search_shared, search_storage
-from jtrain.studies.search_params import importance
-from jtrain.studies.search_points import sequence
-from jtrain.studies.search_report import report
-from jtrain.studies.search_shared import optimise
-from jtrain.studies.search_space import Axis, config_at, default_space, own_point, read_space
-from jtrain.studies.search_storage import open_storage
-from jtrain.studies.search_trial import WHOLE, Answer, Trial, ranked
+from jtrain.studies.search import shared as search_shared
+from jtrain.studies.search import storage as search_storage
+from jtrain.studies.search.params import importance
+from jtrain.studies.search.points import sequence
+from jtrain.studies.search.report import report
+from jtrain.studies.search.shared import optimise
+from jtrain.studies.search.space import Axis, config_at, default_space, own_point, read_space
+from jtrain.studies.search.storage import open_storage
+from jtrain.studies.search.trial import WHOLE, Answer, Trial, ranked
 
 X, Y = Axis("x"), Axis("y", 1e-5, 1e-1, log=True)
 LR = (("optimizer.lr", 1e-3, 1e-1, "log"),)

@@ -17,8 +17,8 @@ from jtrain.io.progress import Screen
 from jtrain.run import Run
 from jtrain.state import TrainState
 from jtrain.step import advance
-from jtrain.studies.batch_size_memory import MIB, Limit, compiled, limit_of, needed, unit_of, with_batch
-from jtrain.studies.batch_size_told import KNEE, Sizes
+from jtrain.studies.batch_size.memory import MIB, Limit, compiled, limit_of, needed, unit_of, with_batch
+from jtrain.studies.batch_size.told import KNEE, Sizes
 from jtrain.studies.journal import Journal, open_study
 from jtrain.studies.study import Study
 

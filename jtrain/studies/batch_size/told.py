@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jtrain.run import Run
-from jtrain.studies.batch_size_memory import MIB, Limit, unit_of
+from jtrain.studies.batch_size.memory import MIB, Limit, unit_of
 
 KNEE = 0.05  # of the best throughput may be missing at the knee; or as much as the rounds scatter, where that is more
 MOST_SCATTER = 0.25  # beyond which there is no knee to be told

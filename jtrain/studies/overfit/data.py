@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from jtrain.run import Run
-from jtrain.studies.overfit_plain import candidates
+from jtrain.studies.overfit.plain import candidates
 
 NEIGHBOURS = 5
 FEWEST = 50  # examples from which neighbours tell anything

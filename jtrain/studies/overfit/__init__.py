@@ -19,11 +19,11 @@ from jtrain.run import Run
 from jtrain.state import TrainState
 from jtrain.studies.journal import Journal, open_study
 from jtrain.studies.members import Members, with_lr_scale
-from jtrain.studies.overfit_data import look
-from jtrain.studies.overfit_goal import Goal, is_learnt, make_goal, mean_of
-from jtrain.studies.overfit_picture import draw
-from jtrain.studies.overfit_plain import chosen, first_state, small_run
-from jtrain.studies.overfit_suspects import Case, Suspect, suspects
+from jtrain.studies.overfit.data import look
+from jtrain.studies.overfit.goal import Goal, is_learnt, make_goal, mean_of
+from jtrain.studies.overfit.picture import draw
+from jtrain.studies.overfit.plain import chosen, first_state, small_run
+from jtrain.studies.overfit.suspects import Case, Suspect, suspects
 from jtrain.studies.probe import Signals, make_probe, number
 from jtrain.studies.short import failures_of, losses_of, typed
 from jtrain.studies.study import Study

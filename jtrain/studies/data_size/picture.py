@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jtrain.io.workdir import write_atomic
-from jtrain.studies.data_size_curve import Curve, rounded
+from jtrain.studies.data_size.curve import Curve, rounded
 from jtrain.studies.suspects import Doubt
 
 ACROSS = 8  # images in a row of the sheet

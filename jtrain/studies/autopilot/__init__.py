@@ -12,10 +12,10 @@ from jtrain.assembly import assemble
 from jtrain.errors import ConfigError
 from jtrain.io.progress import Screen
 from jtrain.run import Run
-from jtrain.studies.act_final import FINAL
-from jtrain.studies.autopilot_recipe import SMALLEST
-from jtrain.studies.autopilot_report import report
-from jtrain.studies.autopilot_stages import Pilot
+from jtrain.studies.act.final import FINAL
+from jtrain.studies.autopilot.recipe import SMALLEST
+from jtrain.studies.autopilot.report import report
+from jtrain.studies.autopilot.stages import Pilot
 from jtrain.studies.journal import open_study
 from jtrain.studies.study import Study
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from jtrain.errors import ConfigError
-from jtrain.studies.search_space import Axis, Point
+from jtrain.studies.search.space import Axis, Point
 
 Sampler = Literal["auto", "grid", "random", "quasi", "bayes"]
 

@@ -14,7 +14,7 @@ from jtrain.studies.short import failures_of, losses_of
 
 STRETCHES = 10  # of a sweep, after each of which it may end
 BLOWN_UP = 4.0  # × what the loss has come down, above its start: the sweep ends there
-GROWING = "jtrain.studies.lr_sweep:growing"
+GROWING = "jtrain.studies.lr_find.sweep:growing"
 
 
 def growing(lr: float, total: int, low: float = 1e-6, high: float = 10.0) -> Schedule:

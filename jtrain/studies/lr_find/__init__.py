@@ -14,8 +14,8 @@ from jtrain.errors import ConfigError
 from jtrain.io.progress import Screen
 from jtrain.run import Run
 from jtrain.studies.journal import open_study
-from jtrain.studies.lr_curve import Suggestion, suggest
-from jtrain.studies.lr_sweep import growing, seeded, sweep, sweeping
+from jtrain.studies.lr_find.curve import Suggestion, suggest
+from jtrain.studies.lr_find.sweep import growing, seeded, sweep, sweeping
 from jtrain.studies.short import check_one_phase, typed, updates_of
 from jtrain.studies.study import Study
 
@@ -37,8 +37,8 @@ def lr_find(
     """A range of learning rates from short sweeps in which the lr grows at every update, and a suggestion in it.
 
     Each seed has its own first weights and batches. The loss is smoothed and differentiated in log lr; the suggestion
-    lies between the steepest descent and the blow-up, see `jtrain.studies.lr_curve.suggest`. `found` is {"lr", "low",
-    "high", "blow_up", "confidence", …}; where there is no answer, lr is None and `ok` False.
+    lies between the steepest descent and the blow-up, see `jtrain.studies.lr_find.curve.suggest`. `found` is
+    {"lr", "low", "high", "blow_up", "confidence", …}; where there is no answer, lr is None and `ok` False.
 
     Args:
       given: a config or a run; nothing of it changes. Its `study.lr_find` holds the options.

@@ -16,8 +16,8 @@ from jtrain.io.progress import Screen
 from jtrain.loop import train
 from jtrain.models.initializers import INITIALIZERS
 from jtrain.run import Run
-from jtrain.studies.inits_picture import draw
-from jtrain.studies.inits_verdict import Values, Verdict, judged
+from jtrain.studies.inits.picture import draw
+from jtrain.studies.inits.verdict import Values, Verdict, judged
 from jtrain.studies.journal import Journal, open_study
 from jtrain.studies.probe import Signals, make_probe, number
 from jtrain.studies.short import is_higher_better, updates_of

@@ -36,7 +36,7 @@ from jtrain.studies.folds import (
     readable,
 )
 from jtrain.studies.journal import Journal, open_study
-from jtrain.studies.kfold_picture import draw
+from jtrain.studies.kfold.picture import draw
 from jtrain.studies.study import Study
 
 FILE = "out_of_fold.npz"

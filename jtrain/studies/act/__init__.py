@@ -17,9 +17,9 @@ from jtrain.io import shelf
 from jtrain.io.progress import Screen
 from jtrain.io.writers import EventWriter
 from jtrain.run import Run
-from jtrain.studies.act_final import FINAL, make_final, measure_final, prune
-from jtrain.studies.act_legs import NOT_FINITE, Ended, Leg, Race, rank, run_leg, typed_lr
-from jtrain.studies.act_report import report
+from jtrain.studies.act.final import FINAL, make_final, measure_final, prune
+from jtrain.studies.act.legs import NOT_FINITE, Ended, Leg, Race, rank, run_leg, typed_lr
+from jtrain.studies.act.report import report
 from jtrain.studies.journal import Journal, open_study
 from jtrain.studies.short import FEWEST, is_higher_better
 from jtrain.studies.study import Study

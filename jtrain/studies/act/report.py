@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jtrain.run import Run
-from jtrain.studies.act_legs import Ended, Leg, typed_lr
+from jtrain.studies.act.legs import Ended, Leg, typed_lr
 from jtrain.studies.study import Study
 
 ENDS = {"finished": "finished", "stopped": "stopped", "given_up": "given up", "failed": "not finite"}

@@ -6,9 +6,9 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from jtrain.studies.search_space import Axis, Point
-from jtrain.studies.search_storage import quiet
-from jtrain.studies.search_trial import Trial
+from jtrain.studies.search.space import Axis, Point
+from jtrain.studies.search.storage import quiet
+from jtrain.studies.search.trial import Trial
 
 
 def suggest(trial: optuna.Trial, key: str, distribution: BaseDistribution) -> Any:

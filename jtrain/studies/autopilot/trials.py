@@ -14,8 +14,8 @@ from jtrain.data.examples import targets_of
 from jtrain.errors import NonFiniteError
 from jtrain.loop import train
 from jtrain.run import Run
-from jtrain.studies.act_legs import with_total
-from jtrain.studies.autopilot_recipe import Candidate, few_to_judge, put
+from jtrain.studies.act.legs import with_total
+from jtrain.studies.autopilot.recipe import Candidate, few_to_judge, put
 from jtrain.studies.folds import Steps, cut, fold_run, pool_of, readable
 from jtrain.studies.journal import Journal
 from jtrain.studies.short import is_higher_better

@@ -11,11 +11,11 @@ import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from jtrain.studies.search_params import distributions, params_of, point_of, suggest
-from jtrain.studies.search_points import Sampler, sequence
-from jtrain.studies.search_space import Axis, Point, live
-from jtrain.studies.search_storage import Watch, again, beating, doubt, failing, quiet, worker
-from jtrain.studies.search_trial import WHOLE, Answer, Asked, Trial
+from jtrain.studies.search.params import distributions, params_of, point_of, suggest
+from jtrain.studies.search.points import Sampler, sequence
+from jtrain.studies.search.space import Axis, Point, live
+from jtrain.studies.search.storage import Watch, again, beating, doubt, failing, quiet, worker
+from jtrain.studies.search.trial import WHOLE, Answer, Asked, Trial
 
 POLL = 1.0  # seconds between looks at what the others do
 TRIES = 5  # so often a trial is begun: one that kills its worker every time will do so again

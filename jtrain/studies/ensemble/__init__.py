@@ -20,7 +20,7 @@ from jtrain.io.workdir import write_atomic
 from jtrain.loop import train
 from jtrain.run import Run
 from jtrain.studies import combine
-from jtrain.studies.ensemble_members import (
+from jtrain.studies.ensemble.members import (
     Predictor,
     Weights,
     check_weights,
@@ -31,7 +31,7 @@ from jtrain.studies.ensemble_members import (
     place_of,
     same_model,
 )
-from jtrain.studies.ensemble_report import judge, report
+from jtrain.studies.ensemble.report import judge, report
 from jtrain.studies.folds import Cut, Steps, check_cut, cut, cut_sum, fold_run, pool_of, readable
 from jtrain.studies.journal import Journal, open_study
 from jtrain.studies.study import Study

@@ -23,9 +23,9 @@ from jtrain.loop import train
 from jtrain.phases import build_optimizers
 from jtrain.run import Run
 from jtrain.studies.journal import Journal, open_study
-from jtrain.studies.search_report import point_words, report
-from jtrain.studies.search_space import Axis, config_at, default_space, live, own_point, read_space
-from jtrain.studies.search_trial import WHOLE, Answer, Asked, Trial, ranked
+from jtrain.studies.search.report import point_words, report
+from jtrain.studies.search.space import Axis, config_at, default_space, live, own_point, read_space
+from jtrain.studies.search.trial import WHOLE, Answer, Asked, Trial, ranked
 from jtrain.studies.study import Study
 
 OF_THE_LOSS = ("loss.", "task.")  # keys that begin so change what the loss means
@@ -94,9 +94,9 @@ def _optuna() -> tuple[ModuleType, ModuleType, ModuleType]:
         import optuna  # noqa: F401
     except ImportError as error:
         raise ConfigError("search: needs Optuna; pip install 'jtrain[search]'") from error
-    from jtrain.studies import search_params, search_shared, search_storage
+    from jtrain.studies.search import params, shared, storage
 
-    return search_shared, search_storage, search_params
+    return shared, storage, params
 
 
 def _may_change(given: Any) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jtrain.studies.search_space import Axis, Point
-from jtrain.studies.search_trial import Trial, ranked
+from jtrain.studies.search.space import Axis, Point
+from jtrain.studies.search.trial import Trial, ranked
 from jtrain.studies.study import Study
 
 PANELS = 9  # axes that are drawn, the most important first

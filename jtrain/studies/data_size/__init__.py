@@ -20,8 +20,8 @@ from jtrain.io.progress import Screen
 from jtrain.loop import train
 from jtrain.metrics import METRICS
 from jtrain.run import Run
-from jtrain.studies.data_size_curve import Curve, fit
-from jtrain.studies.data_size_told import Found, Judged, error_of
+from jtrain.studies.data_size.curve import Curve, fit
+from jtrain.studies.data_size.told import Found, Judged, error_of
 from jtrain.studies.folds import cut, pool_of, readable
 from jtrain.studies.journal import Journal, open_study
 from jtrain.studies.kfold import out_of_fold

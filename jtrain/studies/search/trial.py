@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from jtrain.studies.search_space import Point
+from jtrain.studies.search.space import Point
 
 Status = Literal["done", "pruned", "diverged", "refused", "no memory", "killed"]
 WHOLE = 1000  # a trial's length, in which reports are placed: trials may differ in updates

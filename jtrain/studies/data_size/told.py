@@ -13,8 +13,8 @@ import numpy as np
 from jtrain.data.examples import Examples, Subset
 from jtrain.io.workdir import write_text_atomic
 from jtrain.run import Run
-from jtrain.studies.data_size_curve import FARTHEST, WORTHWHILE, Curve, rounded
-from jtrain.studies.data_size_picture import draw_error, draw_loss, draw_scores, sheet
+from jtrain.studies.data_size.curve import FARTHEST, WORTHWHILE, Curve, rounded
+from jtrain.studies.data_size.picture import draw_error, draw_loss, draw_scores, sheet
 from jtrain.studies.study import Study
 from jtrain.studies.suspects import Doubt
 

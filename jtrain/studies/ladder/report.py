@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jtrain.run import Run
-from jtrain.studies.ladder_answer import CLOSE, Answer, Judge, Rung, learned
+from jtrain.studies.ladder.answer import CLOSE, Answer, Judge, Rung, learned
 from jtrain.studies.short import typed
 from jtrain.studies.study import Study
 

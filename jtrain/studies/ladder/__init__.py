@@ -11,7 +11,7 @@ from jtrain.errors import ConfigError
 from jtrain.io.progress import Screen
 from jtrain.run import Run
 from jtrain.studies.journal import Journal, open_study
-from jtrain.studies.ladder_answer import (
+from jtrain.studies.ladder.answer import (
     HIGHEST,
     LOWEST,
     Judge,
@@ -23,8 +23,8 @@ from jtrain.studies.ladder_answer import (
     missing_side,
     open_end,
 )
-from jtrain.studies.ladder_report import report
-from jtrain.studies.ladder_rungs import climb
+from jtrain.studies.ladder.report import report
+from jtrain.studies.ladder.rungs import climb
 from jtrain.studies.short import check_one_phase, is_higher_better, shortened, updates_of
 from jtrain.studies.study import Study
 from jtrain.supervise import Supervisor

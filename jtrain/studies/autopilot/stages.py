@@ -15,9 +15,9 @@ from jtrain.io import shelf
 from jtrain.loop import train
 from jtrain.run import Run
 from jtrain.studies.act import act
-from jtrain.studies.act_final import FINAL, coach_of, make_final, measure_final
-from jtrain.studies.act_legs import rank, with_total
-from jtrain.studies.autopilot_recipe import (
+from jtrain.studies.act.final import FINAL, coach_of, make_final, measure_final
+from jtrain.studies.act.legs import rank, with_total
+from jtrain.studies.autopilot.recipe import (
     BUDGET,
     BUDGET_FEW,
     Decision,
@@ -28,7 +28,7 @@ from jtrain.studies.autopilot_recipe import (
     put,
     values_of,
 )
-from jtrain.studies.autopilot_trials import try_out
+from jtrain.studies.autopilot.trials import try_out
 from jtrain.studies.batch_size import batch_size
 from jtrain.studies.journal import Journal
 from jtrain.studies.ladder import ladder
