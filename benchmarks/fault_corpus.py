@@ -1,11 +1,12 @@
 """Makes the corpus of labelled runs by which `diagnose` is set and judged: healthy ones, and faults that are injected.
 
-    python benchmarks/fault_corpus.py --out FOLDER [--part 1] [--only NAME] [--share 0/2]
+    python benchmarks/fault_corpus.py --out FOLDER [--part 1|2] [--only NAME] [--share 0/2]
 
 Each run is a file of JSON lines: what is known of it, then its rows as in metrics.jsonl. Files that are there stay.
 
 The rules, which were written before any run was made:
-- The right name of each run stands in its case table before it is run (`fault_cases`: part 1, for setting thresholds).
+- The right name of each run stands in its case table before it is run (`fault_cases`: part 1, for setting thresholds;
+  `fault_cases_2`: part 2, for judging).
 - A fault counts as one only where it does harm. The error of a run is what is missing of its test score to a perfect
   one (1 − accuracy, 1 − R², or the loss itself). An injected fault did harm where its error is above that of its
   task's healthy runs (the mean of those with the plain recipe) by more than 15 % of it and more than 0.02. Where it
@@ -25,9 +26,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fault_cases
+import fault_cases_2
 import numpy as np
-from fault_cases import Case, cases
-from fault_tasks import TASKS, Splits, config_of
+from fault_cases import Case
+from fault_tasks import Splits, config_of
+from fault_tasks_2 import TASKS, missing
 
 import jtrain
 from jtrain.config import base
@@ -40,6 +44,8 @@ from jtrain.run import Run
 SPIKED = 48  # broken examples, which no other batch holds
 EVERY, UNTIL = 0.17, 0.75  # shares of the run: between two of their batches, and after which there are none
 PART = 4  # one of so many examples of such a batch is broken
+PARTS = {1: fault_cases.cases, 2: fault_cases_2.cases}
+QUIET = {"diagnose.mode": "off", "log.report": False}  # who makes the runs does not see what is said of them
 Recipe = dict[str, Any]
 
 
@@ -55,11 +61,11 @@ class Made:
 
 
 class Spiked(Order):
-    """An order whose last examples come in a few batches alone, after `EVERY` of the run each time."""
+    """An order whose last examples come in a few batches alone, one of `part` examples, after `every` of the run."""
 
-    def __init__(self, run: Run, seed: int) -> None:
+    def __init__(self, run: Run, seed: int, every: float, part: int) -> None:
         super().__init__(run.order.examples - SPIKED, run.batch_size, seed)
-        gap = max(2, round(EVERY * run.clock.total))
+        self.part, gap = part, max(2, round(every * run.clock.total))
         self.at = set(range(gap, round(UNTIL * run.clock.total), gap))
         self.random = np.random.default_rng(seed)
 
@@ -68,7 +74,7 @@ class Spiked(Order):
         found = super().rows_of(step, count)
         for number in range(count):
             if step + number in self.at:
-                some = self.batch_size // PART
+                some = self.batch_size // self.part
                 found[number, :some] = self.examples + self.random.integers(0, SPIKED, some)
         return found
 
@@ -127,7 +133,8 @@ def _spikes(made: Made) -> None:
             made.data[name] = part[0].astype(np.float32) / 255, part[1]
     mean = inputs.mean(axis=tuple(range(inputs.ndim - 1))), inputs.std(axis=tuple(range(inputs.ndim - 1)))
     made.recipe |= {"data.mean": tuple(map(float, mean[0])), "data.std": tuple(map(float, mean[1]))}
-    made.order = lambda run: Spiked(run, run.config.seed)
+    every, part = made.recipe.pop("spikes.every", EVERY), made.recipe.pop("spikes.part", PART)
+    made.order = lambda run: Spiked(run, run.config.seed, every, part)
 
 
 def _flip(made: Made) -> None:
@@ -170,7 +177,7 @@ def build(case: Case) -> Run:
 
 def record(case: Case) -> list[dict[str, Any]]:
     """What is known of a case's run, then its rows."""
-    run, began = build(case), time.time()
+    run, began = build(dataclasses.replace(case, changes=case.changes | QUIET)), time.time()
     watched = run.task.metrics.get(run.watch.removeprefix("ema/"))
     total = run.clock.total
     with tempfile.TemporaryDirectory() as folder:
@@ -200,7 +207,7 @@ def main() -> None:
     """Makes the runs that are not there yet."""
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     given.add_argument("--out", required=True)
-    given.add_argument("--part", type=int, default=1, choices=[1])
+    given.add_argument("--part", type=int, default=1, choices=list(PARTS))
     given.add_argument("--only", default="", help="part of the names of the cases to be run")
     given.add_argument("--share", default="0/1", help="i/n: every n-th case from i on, for several processes")
     options = given.parse_args()
@@ -209,7 +216,10 @@ def main() -> None:
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
     first, every = map(int, options.share.split("/"))
-    for case in cases()[first::every]:
+    for case in PARTS[options.part]()[first::every]:
+        if lacking := missing(case.task):
+            print(f"{case.name}: left out, {lacking}", flush=True)
+            continue
         path = folder / f"{case.name}.jsonl"
         if options.only in case.name and not path.exists():
             found = record(case)
