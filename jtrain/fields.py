@@ -10,6 +10,7 @@ from jtrain.data.augment import parse as parse_augment
 from jtrain.data.sources import SOURCES
 from jtrain.data.views import parse_views
 from jtrain.io.profile import check_window
+from jtrain.io.services import check_address
 from jtrain.losses import LOSSES
 from jtrain.models import MODELS
 from jtrain.models.initializers import INITIALIZERS
@@ -113,7 +114,7 @@ FIELDS: dict[str, tuple[Any, Any]] = {
     "log.smaller": (str, ""),
     "log.report": (bool, True),
     "log.wandb": (str, ""),
-    "log.mlflow": (str, ""),
+    "log.mlflow": (Annotated[str, check_address], ""),
     "log.profile": (Annotated[str, check_window], ""),
     "log.peak_flops": (Annotated[float, Range(0, 1e18)], 0.0),
     "lint.silence": (Annotated[tuple[str, ...], check_silence], ()),

@@ -1,6 +1,7 @@
 """The command line: `python -m jtrain.main [VERB] --config=…`, the same as `jtrain [VERB] --config=…`."""
 
 # What takes time to import is imported where it is used: until `run` has been called, a signal is a traceback.
+import difflib
 import gc
 import os
 import signal
@@ -47,6 +48,7 @@ FIT = {
     "report": ("workdir", "at", "out"),
     **dict.fromkeys(STUDIES, ("config", "workdir")),
 }
+ALIKE = 0.75  # from which on a flag is taken for another that is mistyped
 PATHS_AFTER = ("diagnose", "report")  # verbs behind which paths may stand
 
 HELP = """jtrain [VERB] --config=CONFIG [--workdir=DIR] [--config.KEY=VALUE …]
@@ -198,10 +200,13 @@ def _parse(argv: list[str]) -> dict[str, str]:
     try:
         _, *words = table(["jtrain", *argv])
     except flags.UnrecognizedFlagError as error:
-        from jtrain.config import schema
+        name = error.flagname.partition("=")[0]
+        verb = next((word for word in argv if word in VERBS), "train")
+        if near := difflib.get_close_matches(name, (*FIT[verb], "trust", "help"), n=1, cutoff=ALIKE):
+            raise ConfigError(f"--{error.flagname}: no such flag; did you mean '--{near[0]}'?") from error
+        from jtrain.config import schema  # takes seconds
 
         known = [f"--{name}" for name in (*FLAGS, "trust", "help")]
-        name = error.flagname.partition("=")[0]
         if options := [key for key in schema() if key == name or key.endswith(f".{name}")]:
             meant = [key for key in options if set(key.split(".")) & set(argv)] or options  # of the study that is typed
             known = [f"--config.{key}=…" for key in meant[:3]]

@@ -45,6 +45,7 @@ PEAKS: dict[str, Peak] = {
     "L40S": _gpu(362, 183, "NVIDIA L40S data sheet"),
     "H100": _gpu(989, 494, "NVIDIA H100 data sheet, SXM, without sparsity"),
     "H100 PCIe": _gpu(756, 378, "NVIDIA H100 data sheet, PCIe, without sparsity"),
+    "H100 HBM2e": _gpu(756, 378, "NVIDIA H100 data sheet, PCIe, without sparsity"),  # as drivers call the PCIe board
     "H100 NVL": _gpu(835, 417, "NVIDIA H100 data sheet, NVL, without sparsity"),
     "H200": _gpu(989, 494, "NVIDIA H200 data sheet, SXM, without sparsity"),
     "H200 NVL": _gpu(835, 417, "NVIDIA H200 data sheet, NVL, without sparsity"),
@@ -56,6 +57,7 @@ PEAKS: dict[str, Peak] = {
     "TPU v2": _tpu(22.5, "Google Cloud documentation, TPU v2; a device is one of a chip's two cores"),
     "TPU v3": _tpu(61.5, "Google Cloud documentation, TPU v3; a device is one of a chip's two cores"),
     "TPU v4": _tpu(275, "Google Cloud documentation, TPU v4"),
+    "TPU v4 lite": _tpu(138, "Jouppi et al. 2021, table 1, TPU v4i"),
     "TPU v5 lite": _tpu(197, "Google Cloud documentation, TPU v5e"),
     "TPU v5e": _tpu(197, "Google Cloud documentation, TPU v5e"),
     "TPU v5": _tpu(459, "Google Cloud documentation, TPU v5p"),
@@ -63,7 +65,9 @@ PEAKS: dict[str, Peak] = {
     "TPU v6 lite": _tpu(918, "Google Cloud documentation, TPU v6e"),
     "TPU v6e": _tpu(918, "Google Cloud documentation, TPU v6e"),
 }
-OTHERS = {"mig", "laptop", "ti", "super", "d", "max"}  # words of devices that are less, or more, than their namesakes
+# Words of devices that are less, or more, than their namesakes; of a card's slices the last word says how large.
+OTHERS = {"mig", "grid", "laptop", "ti", "super", "d", "max"}
+SLICE = re.compile(r"\d+([qcab]|cme)")
 
 
 def peak_of(kind: str, precision: str) -> float | None:
@@ -75,6 +79,6 @@ def peak_of(kind: str, precision: str) -> float | None:
     """
     words = set(re.split(r"[^a-z0-9]+", kind.lower()))
     fitting = [name for name in PEAKS if set(name.lower().split()) <= words]
-    if not fitting or words & OTHERS:
+    if not fitting or words & OTHERS or any(map(SLICE.fullmatch, words)):
         return None
     return getattr(PEAKS[max(fitting, key=lambda name: len(name.split()))], precision)

@@ -125,6 +125,10 @@ BAD_COMMANDS = [
     (["--config=digit"], 2, "did you mean 'digits'"),
     (["--config=nowhere.py"], 2, "nowhere.py"),
     (["--confg=digits"], 2, "--confg: no such flag; did you mean '--config'"),
+    (["ladder", "--config=digits", "--rungs=3"], 2,
+     "--rungs: no such flag; an option is written --config.study.ladder.rungs=…"),
+    (["--config=digits", "--rules=3"], 2, "--rules: no such flag; an option is written --config.mesh.rules=…"),
+    (["--config=digits", "--spilt=val"], 2, "--spilt: no such flag; did you mean '--split'"),
     (["--config=digits", "--config=cifar"], 2, "--config: is given twice, 'digits' and 'cifar'"),
     (["--config=digits", "--config.seed=1", "--config.seed", "2"], 2, "--config.seed: is given twice, '1' and '2'"),
     (["--config=digits", "--workdir="], 2, "--workdir: is empty"),
@@ -204,6 +208,17 @@ def test_beginners_errors_are_one_line_with_their_exit_code(argv, code, words, c
     assert "Traceback" not in shown.err
     assert len(shown.err.strip().splitlines()) == 1
     assert [path for path in sorted(Path().rglob("*")) if "__pycache__" not in path.parts] == before
+
+
+def test_a_flag_that_is_mistyped_is_told_without_importing_what_trains():
+    code = """
+import sys
+from jtrain.main import main
+assert main(["eval", "--workdri=a"]) == 2
+sys.exit(bool({"jax", "flax", "numpy"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "jtrain: --workdri: no such flag; did you mean '--workdir'?\n")
 
 
 def test_data_that_is_missing_gets_a_beginner_going(capsys, monkeypatch):

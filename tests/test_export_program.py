@@ -204,6 +204,39 @@ def test_a_program_that_predicts_otherwise_is_not_put_there(made, tmp_path, monk
     assert not any(str(tmp_path) in path for path in sys.path)
 
 
+def regression(workdir, monkeypatch, factor):
+    """The export of a run whose targets are some 1e-6, by a program that predicts `factor` times as much."""
+    inputs = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    data = inputs, (5e-6 + 1e-6 * inputs[:, 0]).astype(np.float32)
+    begun(workdir, data=data, task__name="regression", loss__name="mse")
+    right = export_program.make_predict_step
+
+    def scaled(**parts):
+        step = right(**parts)
+        return lambda *given: step(*given) * factor
+
+    monkeypatch.setattr(export_program, "make_predict_step", scaled)
+    return export(workdir, data=data)
+
+
+def test_predictions_of_tiny_numbers_are_compared_by_their_size(tmp_path, monkeypatch):
+    with pytest.raises(JtrainError, match=r"predictions differ from the run's by 0\.001"):
+        regression(tmp_path, monkeypatch, 1.001)
+    assert not (tmp_path / "export").exists()
+
+
+def test_the_loader_compares_tiny_numbers_by_their_size_too(tmp_path, monkeypatch, capsys):
+    folder = regression(tmp_path, monkeypatch, 1.0)
+    with np.load(folder / "example.npz") as file:
+        example = dict(file)
+    assert 1e-7 < np.abs(example["predictions"]).max() < 1e-4
+    assert loaded(folder, monkeypatch)["main"]([]) is None
+    assert capsys.readouterr().out.startswith("correct: ")
+    np.savez(folder / "example.npz", inputs=example["inputs"], predictions=example["predictions"] * 1.001)
+    with pytest.raises(SystemExit, match=r"differ by 1\.0e-03 at most"):
+        loaded(folder, monkeypatch)["main"]([])
+
+
 class OneByOne(nn.Module):
     """Needs to know the size of a batch."""
 

@@ -145,6 +145,9 @@ def test_a_peak_in_float32_holds_for_the_default_way_to_multiply_alone(monkeypat
         ("NVIDIA GeForce RTX 4090 Laptop GPU", "bfloat16", None), ("NVIDIA GeForce RTX 4090 D", "bfloat16", None),
         ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "bfloat16", None), ("TPU v4", "bfloat16", 275),
         ("TPU v5 lite", "bfloat16", 197), ("TPU v5", "bfloat16", 459), ("TPU v6 lite", "float32", 918),
+        ("TPU v4 lite", "bfloat16", 138), ("NVIDIA H100 80GB HBM2e", "bfloat16", 756),
+        ("GRID A100-10C", "bfloat16", None), ("GRID A100X-4C", "bfloat16", None), ("GRID T4-16Q", "float16", None),
+        ("NVIDIA A40-8Q", "bfloat16", None), ("NVIDIA A100-1-5CME", "bfloat16", None), ("GRID A40", "float32", None),
         ("TPU v3", "bfloat16", 61.5), ("TPU v4", "float16", None), ("cpu", "float32", None), ("", "float32", None),
     ],
 )  # fmt: skip

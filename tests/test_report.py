@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import re
 import shutil
 
@@ -111,13 +112,39 @@ def test_several_runs_go_on_one_page_in_the_folder_that_they_share(trained, tmp_
     (tmp_path / "runs" / "notes.txt").write_text("")
     screen = io.StringIO()
     path = report(*sorted((tmp_path / "runs").iterdir()), screen=Screen(screen, live=False))
-    assert path == tmp_path / "runs" / "report.html"
+    assert path == tmp_path / "runs" / "comparison.html"
+    assert screen.getvalue().splitlines()[-1] == f"report: {path}"
     page = page_check.read(path)
     assert "2 runs" in page.text
     assert "c: holds neither a run nor a study" in page.text
     assert "The configs are the same" in page.text
     assert "c: holds neither" in screen.getvalue()
     assert "notes.txt" not in page.text
+
+
+def test_comparing_the_runs_of_a_study_leaves_the_studys_own_page(trained, tmp_path):
+    folder, _ = trained
+    (tmp_path / "study.json").write_text(json.dumps({"study": "act", "conclusion": "the answer", "ok": True}))
+    own = report(tmp_path).read_bytes()
+    runs = [shutil.copytree(folder, tmp_path / name) for name in ("a", "b")]
+    assert report(*runs) == tmp_path / "comparison.html"
+    assert (tmp_path / "report.html").read_bytes() == own
+    assert report(*runs, out=tmp_path / "a") == tmp_path / "a" / "comparison.html"
+
+
+def test_a_comparison_of_runs_far_apart_or_of_somebody_else_goes_where_one_is(trained, tmp_path, monkeypatch):
+    folder, _ = trained
+    runs = [shutil.copytree(folder, tmp_path / "runs" / name) for name in ("a", "b")]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(os, "access", lambda place, mode: place != tmp_path / "runs")
+    assert report(*runs) == tmp_path / "here" / "comparison.html"
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(os.path, "commonpath", lambda paths: "/")
+    (tmp_path / "here" / "comparison.html").unlink()
+    assert report(*runs) == tmp_path / "here" / "comparison.html"
+    assert not list((tmp_path / "runs").glob("*.html"))
 
 
 def test_the_file_can_be_elsewhere(trained, tmp_path):

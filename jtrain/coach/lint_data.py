@@ -9,12 +9,15 @@ from jtrain.coach.lint_rule import Said, info, known, listed, warning
 SMOOTHING, SMOOTHING_FAR = 0.2, 0.4
 SMALL_VALIDATION, TINY_VALIDATION = 100, 20  # examples
 SURE = 0.9  # an accuracy, for the spread that chance alone gives it
+CHANGED = 0.02  # share of the examples of which one of two evaluations is right and the other wrong
 FEW_VALUES, SEEN_OFTEN = 10, 10  # different targets that look like classes, and examples of each
 MANY_CLASSES, SEEN_RARELY = 50, 3  # classes that look like numbers, and examples of each
 LEAKED = 0.9  # share of the test examples
 BOUNDS = ((0.0, 1.0), (-1.0, 1.0), (0.0, 100.0))
 TURNED = 60  # degrees from which on a 6 may pass for a 9
-GLYPHS = ("mnist", "emnist", "kmnist", "svhn", "digits", "omniglot", "binarized_mnist")
+GLYPHS = (
+    "digits", "mnist", "binarized_mnist", "mnist_corrupted", "emnist", "kmnist", "svhn_cropped", "omniglot", "cmaterdb",
+)  # fmt: skip
 TO_TURN = ("flip_lr", "flip_ud", "flip_alternating")
 
 BETTER_HIGH = (
@@ -117,16 +120,22 @@ def validation_small(f: Facts) -> Said | None:
 
 
 def difference_in_noise(f: Facts) -> Said | None:
-    """Early stopping asks for a difference of accuracy that so few examples cannot tell."""
+    """Early stopping asks for a difference of accuracy that so few examples cannot tell.
+
+    Two evaluations of a run share their examples, so those alone count of which one is right and the other wrong: of a
+    share c of n examples, and as many to the better as to the worse, the difference spreads by √(c / n) (McNemar 1947).
+    """
     if not f.val or not f.min_delta or not f.stopping or not _is_accuracy(f.stopping):
         return None
-    noise = math.sqrt(SURE * (1 - SURE) / f.val)
+    noise = math.sqrt(CHANGED / f.val)
     if f.min_delta >= noise:
         return None
+    unit = 10.0 ** (math.floor(math.log10(noise)) - 1)
+    enough = math.ceil(noise / unit) * unit  # in two digits, and rounded up: what is advised must do
     return info(
         "early_stopping.min_delta",
-        f"{f.min_delta:g} is less than the ±{noise:.2g} by which an accuracy of {SURE:.0%} on {f.val:,} examples "
-        f"varies by chance; take {noise:.1g} or more, or a larger data.validation",
+        f"{f.min_delta:g} is less than the ±{noise:.2g} by which two evaluations on {f.val:,} examples differ by "
+        f"chance where {CHANGED:.0%} of the answers change; take {enough:.2g} or more, or a larger data.validation",
     )
 
 
@@ -198,9 +207,14 @@ def augment_changes_target(f: Facts) -> Said | None:
             if turned
             else None
         )
-    if f.task != "classification" or not turned or not _are_glyphs(f):
+    if f.task != "classification" or not turned:
         return None
-    return warning("augment", f"{listed(turned)} makes other signs of digits or letters; leave it out")
+    if f.source and f.source.partition("/")[0].partition(":")[0] in GLYPHS:
+        return warning("augment", f"{listed(turned)} makes other signs of digits or letters; leave it out")
+    if _named_like_glyphs(f):  # grades A to F, or numbers of classes, are called so as well
+        text = "the classes are named like digits or letters; if the images show these"
+        return info("augment", f"{text}, {listed(turned)} makes other signs of them; leave it out")
+    return None
 
 
 def views_unseen(f: Facts) -> Said | None:
@@ -227,9 +241,7 @@ def _degrees(given: object) -> float:
     return max((abs(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)), default=0.0)
 
 
-def _are_glyphs(f: Facts) -> bool:
-    if f.source and f.source.partition("/")[0].partition(":")[0] in GLYPHS:
-        return True
+def _named_like_glyphs(f: Facts) -> bool:
     names = [name.strip() for name in f.class_names or ()]
     return len(names) >= 5 and all(len(name) == 1 and name.isalnum() for name in names)
 

@@ -239,7 +239,7 @@ RULES: dict[str, Rule] = {
         lint_data.difference_in_noise,
         ("info",),
         "an improvement by chance counts as one",
-        "binomial spread √(p (1 − p) / n)",
+        "paired spread √(share of changed answers / n); McNemar 1947",
     ),
     "test-chooses": Rule(
         lint_data.test_chooses,
@@ -273,7 +273,7 @@ RULES: dict[str, Rule] = {
     ),
     "augment-changes-target": Rule(
         lint_data.augment_changes_target,
-        ("warning",),
+        BOTH,
         "an augmentation must keep what the example shows",
         "training notes: augmentation",
     ),

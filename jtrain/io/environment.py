@@ -7,8 +7,9 @@
      "sessions": [{"started": "2026-11-01T10:00:00+00:00", "command": ["jtrain", "train", …], "step": 0,
                    "until": 162, "seconds": 4.1}, …]}
 
-A session is one start of the command; of one that was killed `until` and `seconds` are null. No name of a host or a
-user is in it: a report is made to be shown.
+A session is one start of the command; of one that was killed `until` and `seconds` are null. A report is made to be
+shown, so the options that name hosts or users (--coordinator and its kin, the targets of logging services) are left
+out, and the home folder is written ~. Whatever else was typed stays as it was.
 """
 
 import datetime
@@ -16,8 +17,9 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,13 @@ NAME = "run.json"
 SCHEMA = 1
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 MOST_BYTES = 1 << 24  # of run.json: far beyond what is ever written
+TARGETS = ("log.wandb", "log.mlflow")  # options that name somebody's account or server
+PLACES = (
+    "coordinator",
+    "processes",
+    "process",
+    *(f"config.{key}" for key in TARGETS),
+)  # flags that a report leaves out
 
 
 def environment() -> dict[str, Any]:
@@ -42,7 +51,7 @@ def environment() -> dict[str, Any]:
 
 
 def command_line(argv: Sequence[str] | None = None) -> list[str] | None:
-    """The words of the `jtrain` command that this process is; None in a program of somebody's.
+    """The words of the `jtrain` command that this process is, without PLACES; None in a program of somebody's.
 
     Args:
       argv: of the process; None: its own.
@@ -51,7 +60,32 @@ def command_line(argv: Sequence[str] | None = None) -> list[str] | None:
     place = Path(own[0]) if own and own[0] else None
     if place is None or (place.name != "jtrain" and place.parts[-2:] != ("jtrain", "main.py")):
         return None
-    return ["jtrain", *own[1:]]
+    return ["jtrain", *without_flags(own[1:], PLACES)]
+
+
+def without_flags(words: Sequence[str], names: Collection[str]) -> list[str]:
+    """A command line without some flags, written as '--name=value' or '--name value'."""
+    found, skip = [], False
+    for word in words:
+        name, equals, _ = word.lstrip("-").partition("=")
+        if skip:
+            skip = False
+        elif word.startswith("-") and name in names:
+            skip = not equals
+        else:
+            found.append(word)
+    return found
+
+
+def without_home(text: str) -> str:
+    """A text in which '~' stands for the home folder, wherever a path begins with it."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # there is none
+        return text
+    for place in {str(home), os.path.realpath(home)} - {"/", "."}:
+        text = re.sub(rf"(?<![\w./~+-]){re.escape(place)}(?![\w.-])", "~", text)
+    return text
 
 
 def write_environment(
@@ -85,7 +119,7 @@ def write_environment(
     facts |= {"defaults": dict(defaults or {}), "schedule": dict(schedule or {})}
     # A run that begins again has done nothing before.
     sessions = _sessions(read_environment(folder)) if step else []
-    write_json_atomic(folder / NAME, facts | {"sessions": [*sessions, session]})
+    write_json_atomic(folder / NAME, _without_home(facts) | {"sessions": [*sessions, _without_home(session)]})
 
 
 def write_end(folder: Path, *, step: int, seconds: float) -> None:
@@ -115,6 +149,15 @@ def read_environment(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _without_home(found: Any) -> Any:
+    """The same in every text of nested values."""
+    if isinstance(found, Mapping):
+        return {key: _without_home(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [_without_home(value) for value in found]
+    return without_home(found) if isinstance(found, str) else found
 
 
 def _sessions(facts: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import queue
+import re
 import threading
 import time
 import uuid
@@ -171,6 +172,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, without ends of lines, and shortened."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """What an error says, without ends of lines, names and passwords in addresses, and shortened."""
+    text = re.sub(r"://\S*@", "://…@", " ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:300]}…"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jtrain.errors import ConfigError
+from jtrain.io.environment import TARGETS
 from jtrain.io.hosted import Hosted, Row, Service, Tell, one_line
 from jtrain.io.writers import numbers_of
 
@@ -17,12 +18,15 @@ INIT_SECONDS, FINISH_SECONDS = 30.0, 20.0  # that W&B is waited for, by its own 
 EXPERIMENT = "jtrain"  # at MLflow, where MLFLOW_EXPERIMENT_NAME names no other
 PARAMS, METRICS = 100, 1000  # that MLflow takes at a time
 ID_TAG = "jtrain.id"
+ENV = "env"  # as `log.mlflow`: the address that MLFLOW_TRACKING_URI holds
 
 _REFUSED = re.compile(r"[^\w\-. :/]", re.ASCII)  # by MLflow, in names
+_HOLDS_USER = re.compile(r"\s*\w[\w+.-]*://[^/]*@|.*[?&;](user|password|passwd|pwd|token)=", re.IGNORECASE | re.DOTALL)
 
 
 def check_services(targets: Mapping[str, str]) -> None:
-    """Raises ConfigError where the package of a service that is asked for is not installed, or its address is none.
+    """Raises ConfigError where the package of a service that is asked for is not installed, or its address is none, or
+    holds a password.
 
     Args:
       targets: {'wandb': project, 'mlflow': tracking URI}; '' is off.
@@ -34,11 +38,27 @@ def check_services(targets: Mapping[str, str]) -> None:
         if found is None or found.origin is None:  # a folder wandb/, which W&B leaves behind, is no package
             raise ConfigError(f"log.{name}: needs {name}: pip install 'jtrain[{name}]'")
     uri = targets.get("mlflow", "")
-    if re.match(r"https?://[^/]*@", uri):
-        raise ConfigError(
-            "log.mlflow: holds a user's name, and config.json would keep it; give it as MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD"
+    try:
+        check_address(uri)
+    except ValueError as error:
+        raise ConfigError(f"log.mlflow: {error}") from error
+    if uri == ENV and not address_of(uri):
+        raise ConfigError(f"log.mlflow: {ENV!r} stands for the address in MLFLOW_TRACKING_URI, which is not set")
+
+
+def check_address(uri: str) -> None:
+    """Raises ValueError for an address of MLflow with a user's name or password in it, of whatever scheme."""
+    if _HOLDS_USER.match(uri):
+        raise ValueError(
+            "holds a user's name or password, which config.json would keep; for a server set MLFLOW_TRACKING_USERNAME "
+            f"and MLFLOW_TRACKING_PASSWORD and leave them out of the address; for a database set {ENV!r} here, and its "
+            "address as MLFLOW_TRACKING_URI"
         )
+
+
+def address_of(uri: str) -> str:
+    """The address that `log.mlflow` stands for: MLFLOW_TRACKING_URI's for 'env', '' where that is not set."""
+    return os.environ.get("MLFLOW_TRACKING_URI", "") if uri == ENV else uri
 
 
 def open_services(targets: Mapping[str, str], folder: Path, config: Mapping[str, Any], rows: list[Row]) -> list[Hosted]:
@@ -50,20 +70,24 @@ def open_services(targets: Mapping[str, str], folder: Path, config: Mapping[str,
       config: all options by dotted key.
       rows: of the run so far; more will be appended.
     """
+    folder, sent = folder.resolve(), taken(config)
     return [
-        Hosted(name, target, SERVICES[name](target, folder.resolve(), taken(config)), folder, rows, keeps=name in KEEPS)
+        Hosted(name, _known_as(target), SERVICES[name](target, folder, sent), folder, rows, keeps=name in KEEPS)
         for name, target in targets.items()
         if target
     ]
 
 
 def taken(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that have a part in a run: without those of choices that are not taken, and of studies."""
+    """The options that have a part in a run: without those of choices that are not taken, of studies, and the targets
+    of services."""
     chosen = {key.removesuffix(".name"): value for key, value in config.items() if key.count(".") == 1}
     return {
         key: value
         for key, value in config.items()
-        if not key.startswith("study.") and (key.count(".") < 2 or chosen.get(key.split(".")[0]) in key.split(".")[1:2])
+        if not key.startswith("study.")
+        and key not in TARGETS
+        and (key.count(".") < 2 or chosen.get(key.split(".")[0]) in key.split(".")[1:2])
     }
 
 
@@ -121,10 +145,10 @@ class _Wandb:
 
 
 def mlflow(uri: str, folder: Path, config: Mapping[str, Any]) -> Callable[[str, Tell], Service]:
-    """MLflow: `uri` of its tracking server, database ('sqlite:///mlflow.db') or folder."""
+    """MLflow: `uri` of its tracking server, database ('sqlite:///mlflow.db') or folder; 'env' as of `address_of`."""
 
     def connect(identity: str, tell: Tell) -> Service:
-        return _MLflow(uri, folder, config, identity, tell)
+        return _MLflow(address_of(uri), folder, config, identity, tell)
 
     return connect
 
@@ -192,6 +216,11 @@ class _MLflow:
 Open = Callable[[str, Path, Mapping[str, Any]], Callable[[str, Tell], Service]]
 SERVICES: dict[str, Open] = {"wandb": wandb, "mlflow": mlflow}
 KEEPS = ("mlflow",)  # what they were sent is safe; W&B writes it some seconds later, and loses it when all is killed
+
+
+def _known_as(target: str) -> str:
+    """By which a target is known again, in a file: of an address of the environment what is no secret."""
+    return re.sub(r"://[^/]*@", "://", address_of(target)).partition("?")[0] if target == ENV else target
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:

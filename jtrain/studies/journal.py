@@ -17,7 +17,7 @@ from jtrain import config_files
 from jtrain.assembly import assemble
 from jtrain.errors import ConfigError, DataError, HeldError
 from jtrain.io.progress import Screen
-from jtrain.io.report import write_report
+from jtrain.io.report import NAME, write_report
 from jtrain.io.workdir import (
     Workdir,
     disk_error,
@@ -87,10 +87,18 @@ class Journal:
         if self.folder is not None:
             with _turn(self.folder) if self.shared else contextlib.nullcontext():
                 study.save(self.folder)
-                if self.run.config.log.report:
-                    write_report(self.folder)
-            self.screen.line(f"  files in {self.folder}: report.html, study.json, study.png")
+                page = [NAME] if self.run.config.log.report and self._report(self.folder) else []
+            self.screen.line(f"  files in {self.folder}: {', '.join([*page, 'study.json', 'study.png'])}")
         return study
+
+    def _report(self, folder: Path) -> bool:
+        """Whether the page could be written; the study is done, whatever becomes of it."""
+        try:
+            write_report(folder)
+        except Exception as error:
+            self.screen.line(f"report: {NAME} was not written: {error!r}")
+            return False
+        return True
 
 
 @contextlib.contextmanager
@@ -144,7 +152,7 @@ def open_study(
             with contextlib.ExitStack() as turn:
                 (turn if shared else stack).enter_context(_turn(folder) if shared else Workdir(folder))
                 _refuse_other(folder, name, run, may_change, shared)
-                remove_leftovers(folder, ("config.json", "study.json", "study.png", "report.html"))
+                remove_leftovers(folder, ("config.json", "study.json", "study.png", NAME))
                 done = _begin(folder, name, run)
             if done:
                 so_far = "1 piece is" if len(done) == 1 else f"{len(done)} pieces are"

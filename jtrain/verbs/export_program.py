@@ -93,7 +93,7 @@ def export_program(
             (fresh / "flatbuffers").mkdir()
             for file in buffers:
                 shutil.copyfile(file, fresh / "flatbuffers" / file.name)
-            difference = _check(fresh, inputs, predictions, signature["tolerance"])
+            difference = _check(fresh, inputs, predictions, signature)
         for line in _told(run, state, folder, signature, len(content), difference, notes):
             screen.line(line)
     return folder
@@ -187,6 +187,7 @@ def _signature(
         "batch": batch,
         "platforms": list(platforms),
         "tolerance": {"cpu": here, "other": COARSE},
+        "scale": _scale(run, predictions),
         "run": {
             "workdir": workdir.absolute().name, "step": int(state.step), "model": run.model_name,
             "task": run.config.task.name, "parameters": run.parameter_count, "averaged": bool(state.ema),
@@ -195,6 +196,13 @@ def _signature(
         "versions": {"jtrain": version(), "jax": jax.__version__},
         "written": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
+
+
+def _scale(run: Run, predictions: np.ndarray) -> float:
+    """What differences are a share of: the largest prediction, for probabilities at least 1. Numbers may be tiny by
+    their unit, so that of them 1 would let anything pass."""
+    largest = float(np.abs(predictions).max())
+    return (largest or 1.0) if run.task.predictions in ("values", "inputs") else max(1.0, largest)
 
 
 @contextlib.contextmanager
@@ -214,9 +222,9 @@ def _written(folder: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _check(fresh: Path, inputs: np.ndarray, predictions: np.ndarray, tolerance: Mapping[str, float]) -> float:
-    """The largest difference of what the written loader predicts, in two batch sizes, as a share of the largest
-    prediction if that is above 1; raises JtrainError where it is too large."""
+def _check(fresh: Path, inputs: np.ndarray, predictions: np.ndarray, signature: Mapping[str, Any]) -> float:
+    """The largest difference of what the written loader predicts, in two batch sizes, as a share of the signature's
+    scale; raises JtrainError where it is too large."""
     spec = importlib.util.spec_from_file_location("jtrain_exported_predict", fresh / LOADER)
     assert spec is not None
     assert spec.loader is not None
@@ -228,9 +236,8 @@ def _check(fresh: Path, inputs: np.ndarray, predictions: np.ndarray, tolerance: 
         found = [loader.predict(inputs, most=size) for size in sizes]
     finally:
         sys.path[:] = before
-    largest = max(1.0, float(np.abs(predictions).max()))
-    difference = max(float(np.abs(one - predictions).max()) for one in found) / largest
-    limit = tolerance["cpu" if jax.default_backend() == "cpu" else "other"]
+    difference = max(float(np.abs(one - predictions).max()) for one in found) / signature["scale"]
+    limit = signature["tolerance"]["cpu" if jax.default_backend() == "cpu" else "other"]
     if not difference <= limit:
         raise JtrainError(f"export: the written program's predictions differ from the run's by {difference:.2g}")
     return difference

@@ -10,7 +10,7 @@ from jtrain import config as configs
 from jtrain import config_files
 from jtrain.errors import ConfigError, DataError, JtrainError
 from jtrain.io.progress import Screen
-from jtrain.io.report import NAME, write_comparison, write_report
+from jtrain.io.report import COMPARISON, NAME, write_comparison, write_report
 from jtrain.io.report.mistakes import Mistakes
 from jtrain.io.report.read import Files, read_files
 from jtrain.io.report.story import how_it_ended
@@ -23,7 +23,7 @@ def report(
     *workdirs: str | Path, screen: Screen | None = None, out: str | Path | None = None, at: str | int = "",
     model: Any = None, data: Any = None, overrides: dict[str, str] | None = None, trust: bool = False,
 ) -> Path:  # fmt: skip
-    """Writes report.html and returns its path.
+    """Writes report.html, or comparison.html, and returns its path.
 
     Of one run: its curves and all that its files say, and, from its state and data, the confusion matrix and the worst
     mistakes. Where these cannot be restored the report is written without them, and says why. Of one study: its answer,
@@ -33,7 +33,8 @@ def report(
     Args:
       workdirs: of runs or studies.
       screen: where to show what is done.
-      out: the file; None: report.html in the workdir, for several in the folder that they are all in.
+      out: the file, or its folder; None: report.html in the workdir; for several comparison.html in the folder that
+        they are all in, or in the current one where that is / or cannot be written to.
       at: of one run, the state whose mistakes are shown: latest, best, or a step; '': the one that was tested.
       model: as `assemble` takes it, for a run that was given one.
       data: likewise.
@@ -62,7 +63,7 @@ def _show(folder: Path, out: str | Path | None, screen: Screen, at: str | int, g
     files = read_files(folder)
     if not files.kind:
         raise DataError(f"--workdir: {folder} holds neither a run nor a study (no config.json)")
-    place = _file(out, folder)
+    place = _file(out, folder / NAME)
     mistakes = None
     if files.kind == "run" and any((folder / "checkpoints").glob("[0-9]*")):
         mistakes = _mistakes(files, screen, at, given)
@@ -101,7 +102,9 @@ def _compare(folders: list[Path], out: str | Path | None, screen: Screen) -> Pat
         raise DataError(f"{', '.join(map(str, folders[:5]))}: none of them holds a run or a study")
     common = Path(os.path.commonpath([folder.absolute().parent for folder in found]))
     lower = {name: not metric.higher_is_better for name, metric in METRICS.items()}
-    return write_comparison(found, _file(out, common), skipped=skipped, lower=lower)
+    own = common == Path(common.anchor) or not os.access(common, os.W_OK)
+    place = _file(out, (Path.cwd() if own else common) / COMPARISON)
+    return write_comparison(found, place, skipped=skipped, lower=lower)
 
 
 def read_kind(folder: Path) -> str:
@@ -120,13 +123,13 @@ def _defaults(folder: Path) -> Mapping[str, Any] | None:
     return {key: default for key, (default, _) in config_files.changes(configs.base(), config).items()}
 
 
-def _file(out: str | Path | None, folder: Path) -> Path:
+def _file(out: str | Path | None, usual: Path) -> Path:
     """Where the page goes; raises DataError when its folder cannot be made."""
     if out is None:
-        return folder / NAME
+        return usual
     path = Path(out)
     if str(out).endswith(os.sep) or path.is_dir():
-        path = path / NAME
+        path = path / usual.name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

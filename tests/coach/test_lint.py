@@ -1,10 +1,12 @@
 """Every rule of lint: what it scolds, a near miss that it must not, and how it is silenced."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jtrain.coach.facts import Facts
@@ -158,11 +160,14 @@ SCOLDED = {
     "smoothing-high": [("info", but(smoothing=0.3)), ("warning", but(smoothing=0.5))],
     "smoothing-of-mixed": [("info", but(smoothing=0.1, mixed=True))],
     "augment-changes-target": [
-        ("warning", but(class_names=DIGITS, augment={"rotate": {"degrees": 61.0}})),
-        ("warning", but(class_names=DIGITS, augment={"flip_alternating": {}})),
-        ("warning", but(class_names=DIGITS, outputs=10)), ("warning", but(source="mnist:3.0.1")),
+        ("info", but(class_names=DIGITS, augment={"rotate": {"degrees": 61.0}})),
+        ("info", but(class_names=DIGITS, augment={"flip_alternating": {}})),
+        ("info", but(class_names=DIGITS, outputs=10)), ("warning", but(source="mnist:3.0.1")),
+        ("info", but(class_names=tuple("ABCDF"))), ("warning", but(source="emnist/letters")),
+        ("warning", but(class_names=DIGITS, source="svhn_cropped", augment={"rotate": {"degrees": 61.0}})),
+        ("warning", but(class_names=DIGITS, source="digits")),
         ("warning", but(task="rotation", augment={"flip_ud": {}})),
-        ("warning", but(class_names=DIGITS, augment={"rotate": {"degrees": 180.0}})),
+        ("info", but(class_names=DIGITS, augment={"rotate": {"degrees": 180.0}})),
     ],
     "views-unseen": [("info", but(views=("flip_lr",), augment={}))],
 }  # fmt: skip
@@ -255,7 +260,8 @@ SPARED = {
     "raw-pixels": [but(raw_pixels=True)],
     "validation-small": [but(val=100), but(val=0), but(val=50, task="language_modelling")],
     "difference-in-noise": [
-        but(stopping="val/accuracy", min_delta=0.02), but(stopping="val/loss", min_delta=0.001),
+        but(stopping="val/accuracy", min_delta=0.007), but(stopping="val/loss", min_delta=0.001),
+        but(stopping="val/accuracy", min_delta=0.001, val=25_000),
         but(stopping="val/accuracy", min_delta=0.0),
     ],
     "test-chooses": [but(test_is_val=None)],
@@ -270,6 +276,7 @@ SPARED = {
         but(class_names=DIGITS, augment={"rotate": {"degrees": 59.0}}),
         but(class_names=DIGITS, augment={"pad_crop": {"pad": 2}, "rotate": {"degrees": 15.0}}),
         but(task="rotation", class_names=("0°", "90°", "180°", "270°")),
+        but(class_names=tuple("ABCD")), but(source="fashion_mnist"), but(source="digits", augment={"pad_crop": {}}),
     ],
     "views-unseen": [but(views=("flip_lr",), augment={"flip_alternating": {}}), but(views=("crops",), augment={})],
 }  # fmt: skip
@@ -345,6 +352,25 @@ def test_range_of_the_lr_moves_with_the_batch_and_the_kind_of_steps():
     assert levels("lr-high", **muon, lr=0.59) == []
     assert levels("lr-high", **muon, lr=0.61) == ["info"]
     assert levels("lr-high", lr=0.11, averaging="schedule_free") == ["info"]
+
+
+def test_the_noise_of_a_difference_is_that_of_two_evaluations_on_the_same_examples():
+    """Of 90 % of the examples both are right, of 8 % both wrong, of 2 % one or the other."""
+    rng, n = np.random.default_rng(0), 500
+    _, better, worse, _ = rng.multinomial(n, [0.9, 0.01, 0.01, 0.08], size=20_000).T
+    spread = np.std((better - worse) / n)
+    watched = but(stopping="val/accuracy", val=n)
+    assert levels("difference-in-noise", **watched, min_delta=0.96 * spread) == ["info"]
+    assert levels("difference-in-noise", **watched, min_delta=1.04 * spread) == []
+
+
+@pytest.mark.parametrize("val", [30, 500, 777, 2_000, 10_000, 20_000])
+def test_who_takes_the_difference_that_is_advised_is_left_alone(val):
+    watched = but(stopping="val/accuracy", val=val)
+    (found,) = [f for f in lint(dataclasses.replace(SOUND, **watched, min_delta=1e-6)) if f.key.endswith("min_delta")]
+    advised = float(re.search(r"take ([\d.]+) or more", found.text)[1])
+    assert levels("difference-in-noise", **watched, min_delta=advised) == []
+    assert advised < 1.1 * (0.02 / val) ** 0.5
 
 
 def test_warnings_come_first_and_silenced_rules_not_at_all():

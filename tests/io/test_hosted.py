@@ -13,8 +13,10 @@ import time
 
 import pytest
 
+from jtrain import config as configs
 from jtrain.errors import ConfigError
 from jtrain.io import hosted as hosting
+from jtrain.io import services
 from jtrain.io.hosted import Hosted
 from jtrain.io.progress import Screen
 from jtrain.io.record import Record
@@ -174,7 +176,8 @@ def test_numbers_are_those_that_metrics_jsonl_holds():
 
 
 def test_options_that_have_no_part_in_a_run_are_left_out():
-    flat = {"seed": 1, "model.name": "mlp", "model.mlp.width": 2, "model.cnn.width": 3, "log.every": 4, "study.a.b": 5}
+    flat = {"seed": 1, "model.name": "mlp", "model.mlp.width": 2, "model.cnn.width": 3, "log.every": 4, "study.a.b": 5,
+            "log.wandb": "team/project", "log.mlflow": "https://host"}  # fmt: skip
     assert taken(flat) == {"seed": 1, "model.name": "mlp", "model.mlp.width": 2, "log.every": 4}
 
 
@@ -192,11 +195,54 @@ def test_a_missing_package_says_how_to_install_it(name, monkeypatch, tmp_path):
         check_services({name: "x"})
 
 
-def test_a_password_in_an_address_is_refused(monkeypatch):
+@pytest.fixture
+def installed(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: importlib.util.spec_from_file_location(name, "x.py"))
-    check_services({"mlflow": "https://host/a@b"})
-    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_PASSWORD"):
-        check_services({"mlflow": "https://me:secret@host"})
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://me:secret@host", "HTTPS://me:secret@host", "http://me@host", " https://me:secret@host",
+     "postgresql://me:secret@db.host/mlflow", "mysql+pymysql://me:secret@host/m", "databricks://token:secret@host",
+     "postgresql://host/db?Password=secret"],
+)  # fmt: skip
+def test_a_password_in_an_address_is_refused_before_anything_keeps_it(address, installed):
+    with pytest.raises(ConfigError, match=r"log\.mlflow: .*MLFLOW_TRACKING_PASSWORD.*MLFLOW_TRACKING_URI") as caught:
+        check_services({"mlflow": address})
+    assert "secret" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"log\.mlflow: holds a user's name or password") as caught:
+        configs.validate(configs.changed(configs.base(), log__mlflow=address))  # as of a study, which sends nothing
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "https://host/a@b", "sqlite:///m@x.db", "postgresql://host/db", "file:/a/b", "runs/mlflow"]
+)
+def test_an_address_without_a_password_is_taken(address, installed):
+    check_services({"mlflow": address})
+    configs.validate(configs.changed(configs.base(), log__mlflow=address))
+
+
+def test_the_address_can_be_left_to_the_environment_and_no_file_has_its_password(tmp_path, installed, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(ConfigError, match="'env' stands for the address in MLFLOW_TRACKING_URI, which is not set"):
+        check_services({"mlflow": "env"})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@host/db?sslpassword=secret")
+    check_services({"mlflow": "env"})
+    given = []
+    monkeypatch.setattr(services, "_MLflow", lambda uri, *rest: given.append(uri) or Service())
+    record = Record(tmp_path, screen=Screen.quiet(), services={"mlflow": "env"}, config={"log.mlflow": "env"})
+    record.keep_rows(0, 0)
+    record.close()
+    assert given == ["postgresql://me:secret@host/db?sslpassword=secret"]
+    assert json.loads((tmp_path / "mlflow.json").read_text())["target"] == "postgresql://host/db"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and "secret" in path.read_text()]
+
+
+def test_an_error_is_told_without_the_password_of_an_address():
+    assert hosting.one_line(ValueError("no such host: mysql://me:se/cret@host/m\nagain")) == (
+        "no such host: mysql://…@host/m again"
+    )
 
 
 def needs(name):
@@ -298,12 +344,14 @@ def test_wandb_follows_wandb_mode(tmp_path, no_key, monkeypatch):
 
 @needs("mlflow")
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("kind", ["sqlite", "file"])
-def test_mlflow_holds_the_same_numbers_and_goes_on_in_the_same_run(tmp_path, no_key, kind):
+@pytest.mark.parametrize("kind", ["sqlite", "file", "env"])
+def test_mlflow_holds_the_same_numbers_and_goes_on_in_the_same_run(tmp_path, no_key, kind, monkeypatch):
     folder, uri = tmp_path / "a-run", f"sqlite:///{tmp_path}/m.db" if kind == "sqlite" else f"file:{tmp_path}/m"
-    written(folder, {"mlflow": uri}, ROWS[:2], ended=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri if kind == "env" else "")
+    target = "env" if kind == "env" else uri
+    written(folder, {"mlflow": target}, ROWS[:2], ended=False)
     assert in_mlflow(uri, folder)[1].info.status == "KILLED"
-    record = Record(folder, screen=Screen.quiet(), services={"mlflow": uri}, config={"seed": 1, "model.name": "mlp"})
+    record = Record(folder, screen=Screen.quiet(), services={"mlflow": target}, config={"seed": 1, "model.name": "mlp"})
     record.keep_rows(1, 10)
     later = [{**ROWS[1], "loss": 0.125}, *ROWS[2:]]
     for row in later:

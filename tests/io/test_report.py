@@ -199,7 +199,9 @@ def test_lint_and_noise_scale_are_shown(tmp_path):
     noise = {"step": 90, "noise_scale": 412.3, "low": 305.0, "high": 588.1, "suggested_batch": 256}
     page = written(workdir(tmp_path / "r", coach={"lint": [finding], "diagnosis": [], "noise": noise}))
     assert "warning optimizer.lr is 3 r (s) · rule lr-high" in page.text
-    assert "after update 90 is 412 examples (95 % interval 305 to 588)" in page.text
+    assert "after update 90 is 412 examples (99 % interval 305 to 588)" in page.text
+    assert "noise scale, 99 % interval" in page.text
+    assert "95 %" not in page.text
     assert "Suggested batch size: 256." in page.text
     assert "diagnosis" not in page.ids
 
@@ -212,6 +214,21 @@ def test_the_options_that_differ_come_first(tmp_path):
     assert ">128<" in changed
     assert "model.name" not in changed
     assert "Every option is at its default." in written(workdir(tmp_path / "r", run={}), defaults={}).text
+
+
+def test_a_page_names_neither_the_home_folder_nor_accounts_nor_machines(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "alice"))
+    config = {"log": {"mlflow": "https://corp", "wandb": "alice/p"}, "data": {"npz": {"path": f"{tmp_path}/alice/x"}}}
+    command = ["jtrain", "train", "--config=x", "--coordinator=corp:1", "--config.log.mlflow=https://corp"]
+    run = {"defaults": {"log.mlflow": "", "data.npz.path": ""}, "sessions": [{"command": command}]}
+    events = [{"step": 1, "kind": "data", "text": f"{tmp_path}/alice/x is new"}]
+    page = written(workdir(tmp_path / "alice" / "runs" / "r", config=config, run=run, events=events))
+    assert "alice" not in page.html
+    assert "corp" not in page.html
+    changed = page.html.partition('id="config"')[2].partition("<details>")[0]
+    assert ">~/x</td>" in changed
+    assert ">set</td>" in changed
+    assert "~/runs/r/config.json" in page.html
 
 
 def test_the_command_is_given_without_the_folder_that_it_was_begun_in(tmp_path):

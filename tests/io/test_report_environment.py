@@ -1,7 +1,15 @@
 import json
 import platform
+import sys
 
-from jtrain.io.environment import command_line, environment, read_environment, write_end, write_environment
+from jtrain.io.environment import (
+    command_line,
+    environment,
+    read_environment,
+    without_home,
+    write_end,
+    write_environment,
+)
 
 FACTS = {"total": 100, "devices": "1 × cpu", "mesh": {"data": 1}, "processes": 1, "precision": "float32", "data": {}}
 
@@ -46,3 +54,34 @@ def test_only_the_jtrain_command_is_kept():
     assert command_line(["/src/jtrain/main.py", "check"]) == ["jtrain", "check"]
     assert command_line(["/home/me/secret.py", "--token=1"]) is None
     assert command_line([""]) is None
+
+
+def test_neither_machines_nor_accounts_nor_the_home_folder_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/alice")
+    monkeypatch.setattr(
+        sys, "argv",
+        ["/home/alice/.venv/bin/jtrain", "train", "--config=/home/alice/x.py", "--coordinator=node7.corp:1234",
+         "--processes", "2", "--process=0", "--config.log.mlflow=https://corp", "--config.log.wandb", "alice/p",
+         "--config.data.npz.path=/home/alice/x.npz", "--config.data.tfds.data_dir=/data/home/alice/x",
+         "--config.transfer.init_from=/home/alice2/w", "--config.phases=('/home/alice',)"],
+    )  # fmt: skip
+    described = [("start", "weights of /home/alice/w.safetensors")]
+    write_environment(tmp_path, step=0, **FACTS, described=described, defaults={"a": "/home/alice/b"})
+    write_end(tmp_path, step=1, seconds=1.0)
+    found = read_environment(tmp_path)
+    assert found["sessions"][0]["command"] == [
+        "jtrain", "train", "--config=~/x.py", "--config.data.npz.path=~/x.npz",
+        "--config.data.tfds.data_dir=/data/home/alice/x", "--config.transfer.init_from=/home/alice2/w",
+        "--config.phases=('~',)",
+    ]  # fmt: skip
+    assert found["described"] == [["start", "weights of ~/w.safetensors"]]
+    assert found["defaults"] == {"a": "~/b"}
+
+
+def test_a_home_that_is_the_root_or_a_link_is_no_end_of_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/")
+    assert without_home("/a/b") == "/a/b"
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.setenv("HOME", str(tmp_path / "link"))
+    assert without_home(f"{tmp_path}/link/a, {tmp_path}/real/a {tmp_path}/real.bak") == f"~/a, ~/a {tmp_path}/real.bak"

@@ -22,8 +22,8 @@ from jtrain.studies import combine
 from jtrain.studies import ensemble as module
 from jtrain.studies.combine import Combined
 from jtrain.studies.ensemble import ensemble, predict_ensemble
-from jtrain.studies.ensemble.report import judge, report
 from jtrain.studies.ensemble.members import Predictor, Weights, peeked
+from jtrain.studies.ensemble.report import judge, report
 from jtrain.weights_source import evaluated, read_checkpoint
 
 GENERATOR = np.random.default_rng(5)

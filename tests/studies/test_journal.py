@@ -1,6 +1,7 @@
 """What a study leaves in its workdir, and how it goes on from there."""
 
 import dataclasses
+import io
 import json
 
 import flax.linen as nn
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 from helpers import blobs, tiny, tiny_run
 
-from jtrain.errors import ConfigError, HeldError
+from jtrain.errors import ConfigError, DataError, HeldError
+from jtrain.io.progress import Screen
 from jtrain.loop import train
+from jtrain.studies import journal as journals
 from jtrain.studies.journal import open_study
 from jtrain.studies.study import Study, table
 
@@ -97,6 +100,32 @@ def test_the_result_is_written_and_shown(tmp_path):
     assert told["rows"][1] == {"lr": 1e-3, "why": "x"}
     assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
     assert study.table().splitlines() == ["   lr  loss  why", " 0.01  0.25", "0.001        x"]
+
+
+def finished(folder, **fields):
+    """The lines of a study that ends."""
+    shown, study = io.StringIO(), Study("ladder", "0.01 is best.", [{"lr": 0.01}], {}, lambda figure: None)
+    with open_study("ladder", tiny(**fields), folder, data=blobs(), screen=Screen(shown, live=False)) as journal:
+        assert journal.finish(study) is study
+    assert (folder / "study.json").is_file()
+    return shown.getvalue()
+
+
+def test_the_files_that_are_named_are_those_that_are_there(tmp_path):
+    assert f"files in {tmp_path / 'a'}: report.html, study.json, study.png" in finished(tmp_path / "a")
+    assert f"files in {tmp_path / 'b'}: study.json, study.png" in finished(tmp_path / "b", log__report=False)
+    for name, there in (("a", True), ("b", False)):
+        assert (tmp_path / name / "report.html").exists() is there
+
+
+def test_a_page_that_cannot_be_written_is_told_and_no_end_of_the_study(tmp_path, monkeypatch):
+    def full(folder):
+        raise DataError("report.html: No space left on device")
+
+    monkeypatch.setattr(journals, "write_report", full)
+    shown = finished(tmp_path / "w")
+    assert "report: report.html was not written: DataError('report.html: No space left on device')" in shown
+    assert f"files in {tmp_path / 'w'}: study.json, study.png" in shown
 
 
 def test_a_table_of_nothing_is_empty():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jtrain.errors import DataError
-from jtrain.io.environment import environment
+from jtrain.io.environment import environment, without_home
 from jtrain.io.report import coach as coach_part
 from jtrain.io.report import compare as compare_part
 from jtrain.io.report import made as made_part
@@ -21,7 +21,7 @@ from jtrain.io.report.read import Files, Row, read_files
 from jtrain.io.report.style import SCRIPT, STYLE
 from jtrain.io.workdir import write_text_atomic
 
-NAME = "report.html"
+NAME, COMPARISON = "report.html", "comparison.html"
 
 
 def write_report(
@@ -122,4 +122,4 @@ def _rank(runs: Sequence[Files]) -> tuple[str, str]:
 def _page(title: str, head: str, parts: Sequence[str]) -> str:
     now = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"
     foot = f"Written by jtrain {environment()['jtrain']} on {now}. This file loads nothing from anywhere."
-    return page(title, head, list(parts), style=STYLE, script=SCRIPT, foot=foot)
+    return without_home(page(title, head, list(parts), style=STYLE, script=SCRIPT, foot=foot))

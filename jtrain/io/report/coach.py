@@ -63,7 +63,7 @@ def noise(files: Files) -> str:
     scale, low, high = found["noise_scale"], found.get("low"), found.get("high")
     where = f" after update {found['step']:,}" if is_number(found.get("step")) else ""
     said = f"The gradient noise scale{where} is {_examples(scale)} examples"
-    said += f" (95 % interval {_examples(low)} to {_examples(high)})" if is_number(low) and is_number(high) else ""
+    said += f" (99 % interval {_examples(low)} to {_examples(high)})" if is_number(low) and is_number(high) else ""
     said += ": about so many an update are worth their work; fewer are mostly noise, more bring little."
     lines = [f"<p>{esc(said)}</p>"]
     if is_number(low) and is_number(high) and 0 < low <= scale <= high:
@@ -98,7 +98,7 @@ def _bar(scale: float, low: float, high: float, batch: Any, suggested: Any) -> s
         f'<span class="{_edge(place(at))}" style="left:{place(at):.1f}%">{esc(short(at))}</span>'
         for at in log_ticks(10**left, 10**right)
     )
-    swatches = [("noise scale, 95 % interval", f'<path class="line c1" style="{_THICK}" d="M0 5H24"/>')]
+    swatches = [("noise scale, 99 % interval", f'<path class="line c1" style="{_THICK}" d="M0 5H24"/>')]
     swatches += [
         (f"{name} {at:,.0f}", f'<path class="dots {look}" style="{_DOT}" d="M12 5h0"/>') for name, at, look in marks
     ]

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jtrain.io.environment import PLACES, TARGETS, without_flags
 from jtrain.io.progress import duration_words
 from jtrain.io.report.html import details, esc, is_number, pairs, plainly, section, table
 from jtrain.io.report.read import Files
@@ -13,7 +14,7 @@ WIDEST = 80  # characters of a line of a command
 
 
 def config(files: Files, defaults: Mapping[str, Any] | None = None) -> str:
-    """The options that differ from their defaults, then all of them to unfold.
+    """The options that differ from their defaults, then all of them to unfold; of a logging service that it is on.
 
     Args:
       files: of a workdir.
@@ -21,19 +22,16 @@ def config(files: Files, defaults: Mapping[str, Any] | None = None) -> str:
     """
     if not files.config:
         return ""
+    values = {key: "set" if key in TARGETS and value else value for key, value in files.config.items()}
     known = files.made.get("defaults")
     changed = defaults if defaults is not None else known if isinstance(known, dict) else None
     body = ""
     if changed:
-        rows = [
-            [key, plainly(files.config.get(key)), plainly(default)]
-            for key, default in changed.items()
-            if key in files.config
-        ]
+        rows = [[key, plainly(values[key]), plainly(default)] for key, default in changed.items() if key in values]
         body = table(["option", "here", "default"], rows, caption="Options that differ from their defaults")
     elif changed is not None:
         body = "<p>Every option is at its default.</p>"
-    every = [[key, plainly(value)] for key, value in files.config.items()]
+    every = [[key, plainly(value)] for key, value in values.items()]
     count = f"The whole config: {len(every):,} options"
     return section("config", "Config", body + details(count, table(["option", "value"], every, caption=count)))
 
@@ -95,17 +93,8 @@ def command(files: Files) -> str:
 
 
 def repeated(words: Sequence[str]) -> list[str]:
-    """A command line without what ties it to the folder that it was begun in."""
-    found, skip = [], False
-    for word in words:
-        name, equals, _ = word.lstrip("-").partition("=")
-        if skip:
-            skip = False
-        elif word.startswith("-") and name in ("workdir", "resume"):
-            skip = not equals
-        else:
-            found.append(word)
-    return found
+    """A command line without what ties it to the folder and the machines that it was begun in."""
+    return without_flags(words, ("workdir", "resume", *PLACES))
 
 
 def _typed(words: Sequence[str]) -> str:
