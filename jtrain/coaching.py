@@ -9,7 +9,7 @@ from jtrain.coach import noise_scale
 from jtrain.coach.curves import Curves
 from jtrain.coach.diagnose import diagnose
 from jtrain.coach.lint import lint
-from jtrain.coach.noise_scale import Noise
+from jtrain.coach.noise_scale import LEAST_PROBES, Noise
 from jtrain.coach.told import Finding, Verdict, as_json
 from jtrain.config import chosen
 from jtrain.control import Control
@@ -58,6 +58,8 @@ class Coaching:
         lines = [finding.line() for finding in self._findings if finding.level == "warning"]
         if self._probe is not None and not self._probe.chunks:
             lines.append(f"diagnose.noise_every: a batch of {self._run.batch_size} is too small to be cut into chunks")
+        elif self._probe is not None and (probes := -(-self._run.clock.total // self._run.noise_every)) < LEAST_PROBES:
+            lines.append(f"diagnose.noise_every: {probes} probes in this run are too few, {LEAST_PROBES} tell something")
         self._write(control, ended=ended)
         return lines
 

@@ -235,3 +235,20 @@ def test_a_process_that_does_not_lead_acts_on_what_the_leader_says(says):
 def test_what_is_judged_too_often_is_judged_seldom(seen):
     jtrain.train(tiny_run(total="200steps", train__eval_every="1steps"))
     assert len(seen) == 50  # every 2 % of the run
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"batch_size": 1, "diagnose__noise_every": "1steps"}, "a batch of 1 is too small"),
+        ({"diagnose__noise_every": "5steps"}, "4 probes in this run are too few"),
+        ({"diagnose__noise_every": "1steps"}, ""),
+    ],
+)
+def test_a_probe_that_can_tell_nothing_is_told_at_the_start(options, words):
+    run = tiny_run(**options)
+    lines = Coaching(run, Record(None, screen=Screen.quiet()), Peers()).begin(Control(), 0)
+    assert [line for line in lines if "noise_every" in line and words in line] == [
+        line for line in lines if "noise_every" in line
+    ]
+    assert any("noise_every" in line for line in lines) == bool(words)

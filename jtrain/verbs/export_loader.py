@@ -42,8 +42,14 @@ def predict(inputs: Any, most: int = 256) -> np.ndarray:
 
 def main(arguments: list[str]) -> None:
     """The command."""
-    if len(arguments) == 2:
-        np.save(arguments[1], predict(np.load(arguments[0], allow_pickle=False)))
+    if arguments in (["--help"], ["-h"]):
+        print(__doc__)
+    elif len(arguments) == 2:
+        try:
+            inputs = np.load(arguments[0], allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"predict.py: {arguments[0]} cannot be read as an .npy file of numbers: {error}") from None
+        np.save(arguments[1], predict(inputs))
     elif arguments:
         raise SystemExit(__doc__)
     else:

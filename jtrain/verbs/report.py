@@ -47,6 +47,8 @@ def report(
     screen = screen or Screen.quiet()
     if not workdirs:
         raise ConfigError("report: needs the folder of a run or study, or several: jtrain report runs/*")
+    if not all(isinstance(workdir, str | Path) for workdir in workdirs):
+        raise ConfigError("report: takes folders one by one: jtrain.report(*folders)")
     folders = list(dict.fromkeys(Path(workdir) for workdir in workdirs))
     if len(folders) > 1:
         path = _compare(folders, out, screen)
@@ -62,7 +64,9 @@ def _show(folder: Path, out: str | Path | None, screen: Screen, at: str | int, g
     """The report of one workdir."""
     files = read_files(folder)
     if not files.kind:
-        raise DataError(f"--workdir: {folder} holds neither a run nor a study (no config.json)")
+        there = (folder / "config.json").is_file()
+        why = "its config.json is damaged" if there else "no config.json"
+        raise DataError(f"--workdir: {folder} holds neither a run nor a study ({why})")
     place = _file(out, folder / NAME)
     mistakes = None
     if files.kind == "run" and any((folder / "checkpoints").glob("[0-9]*")):
@@ -94,7 +98,7 @@ def _compare(folders: list[Path], out: str | Path | None, screen: Screen) -> Pat
             found.append(folder)
         elif folder.is_dir():
             skipped.append(f"{folder}: holds neither a run nor a study; it is left out.")
-        elif not folder.is_file():
+        elif not folder.is_file():  # of runs/* whatever else lies there
             skipped.append(f"{folder}: there is no such folder; it is left out.")
     for text in skipped:
         screen.line(f"report: {text}")

@@ -25,7 +25,7 @@ NAME, COMPARISON = "report.html", "comparison.html"
 
 
 def write_report(
-    folder: Path, *, rows: Sequence[Row] | None = None, mistakes: Mistakes | None = None,
+    folder: str | Path, *, rows: Sequence[Row] | None = None, mistakes: Mistakes | None = None,
     defaults: Mapping[str, Any] | None = None, out: Path | None = None,
 ) -> Path:  # fmt: skip
     """Writes the report of a workdir from its files: of a run, finished or not, or of a study.
@@ -43,6 +43,7 @@ def write_report(
     Raises:
       DataError: the folder holds neither a run nor a study, or the file cannot be written.
     """
+    folder = Path(folder)
     files = read_files(folder, rows)
     if not files.kind:
         raise DataError(f"{folder}: holds neither a run nor a study; a run's folder has a config.json")
