@@ -27,7 +27,7 @@ NAMED, ALARMS = 0.9, 0.05
 WORSE, BY = 0.15, 0.02  # of the healthy error, and absolutely, by which a fault must do harm
 ALWAYS = ("spikes", "wrong_metric")
 NOTHING = "no warning"
-KNOWN = ("total", "guess", "watch", "higher_is_better", "final_lr", "failed_at", "updates_per_epoch", "mixed")
+KNOWN = ("total", "guess", "watch", "higher_is_better", "final_lr", "failed_at", "updates_per_epoch", "mixed", "harder")
 
 
 @dataclasses.dataclass(frozen=True)

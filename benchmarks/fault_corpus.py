@@ -34,6 +34,7 @@ from fault_tasks import Splits, config_of
 from fault_tasks_2 import TASKS, missing
 
 import jtrain
+from jtrain.coaching import is_harder
 from jtrain.config import base
 from jtrain.data.order import Order
 from jtrain.errors import NonFiniteError
@@ -198,6 +199,7 @@ def record(case: Case) -> list[dict[str, Any]]:
         "higher_is_better": bool(watched is not None and watched.higher_is_better),
         "final_lr": run.lrs(total - 1, {"user": run.config.lr_scale})["lr"],
         "mixed": any(name in run.config.augment for name in ("mixup", "cutmix")),
+        "harder": is_harder(run),
         "failed_at": next((e["step"] for e in events if e["kind"] == "non_finite"), None), "failed": failed,
     }  # fmt: skip
     return [facts, *rows]

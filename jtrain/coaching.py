@@ -11,13 +11,14 @@ from jtrain.coach.diagnose import diagnose
 from jtrain.coach.lint import lint
 from jtrain.coach.noise_scale import LEAST_PROBES, Noise
 from jtrain.coach.told import Finding, Verdict, as_json
-from jtrain.config import chosen
+from jtrain.config import choice, chosen
 from jtrain.control import Control
 from jtrain.data.augment import mixes
 from jtrain.data.feed import Given
 from jtrain.facts import facts_of_run
 from jtrain.io.record import Record
 from jtrain.io.workdir import write_json_atomic
+from jtrain.models import MODELS
 from jtrain.noise import NoiseProbe
 from jtrain.peers import Peers
 from jtrain.run import Run
@@ -25,6 +26,8 @@ from jtrain.state import TrainState
 
 T = TypeVar("T")
 
+FLIPS = ("flip_lr", "flip_ud", "flip_alternating")  # after which training is hardly harder than validation
+DROPOUT = 0.1  # up to which it is not either
 JUDGE_EVERY = 0.02  # of the run: what takes long to judge, a log of many rows, is then of a long run
 
 
@@ -59,7 +62,9 @@ class Coaching:
         if self._probe is not None and not self._probe.chunks:
             lines.append(f"diagnose.noise_every: a batch of {self._run.batch_size} is too small to be cut into chunks")
         elif self._probe is not None and (probes := -(-self._run.clock.total // self._run.noise_every)) < LEAST_PROBES:
-            lines.append(f"diagnose.noise_every: {probes} probes in this run are too few, {LEAST_PROBES} tell something")
+            lines.append(
+                f"diagnose.noise_every: {probes} probes in this run are too few, {LEAST_PROBES} tell something"
+            )
         self._write(control, ended=ended)
         return lines
 
@@ -188,6 +193,7 @@ class Coaching:
             "higher_is_better": known is not None and known.higher_is_better,
             "final_lr": run.lrs(run.clock.total - 1, control.lr_factors)["lr"],
             "mixed": mixes(run.config.augment),
+            "harder": is_harder(run),
         }
 
     def _find_guess(self) -> None:
@@ -211,3 +217,16 @@ class Coaching:
         }
         path = self._record.folder / "coach.json"
         self._safely("coach.json", lambda: write_json_atomic(path, told), None)
+
+
+def is_harder(run: Run) -> bool | None:
+    """Whether training examples are harder than those of validation, by dropout, augmentation or smoothed labels; None
+    where that is not known of a model or task of yours."""
+    config = run.config
+    ops = [op.partition("(")[0].strip() for op in config.augment.split("|")] if config.augment else []
+    if any(op not in FLIPS for op in ops) or choice(config, "loss")[1].get("label_smoothing"):
+        return True
+    if config.model.name not in MODELS or run.task.pretext is not None:
+        return None
+    own = config.model[config.model.name].items()
+    return any(value > DROPOUT for name, value in own if name.endswith("dropout") or name == "stochastic_depth")

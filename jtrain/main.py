@@ -218,8 +218,9 @@ def _parse(argv: list[str]) -> dict[str, str]:
     if verb not in VERBS:
         raise ConfigError(f"{verb}: no such verb{did_you_mean(verb, VERBS)}")
     if len(words) > 1 and verb not in PATHS_AFTER:
-        meant = f"a folder is given as --workdir={words[1]}" if os.path.isdir(words[1]) else "one verb at a time"
-        raise ConfigError(f"{words[1]}: {meant}; an option is written --config.key=value")
+        folder = f"a folder is given as --workdir={words[1]}"
+        hint = folder if os.path.isdir(words[1]) else "one verb at a time"
+        raise ConfigError(f"{words[1]}: {hint}; an option is written --config.key=value")
     values = {"verb": verb, "paths": "\n".join(words[1:]), "trust": "yes" if table["trust"].value else ""}
     for name in FLAGS:
         given = table[name].value or []

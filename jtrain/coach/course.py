@@ -12,6 +12,7 @@ from jtrain.coach.robust import jitter, middle, running
 SMOOTH = 0.03  # of the rows: reach of the running median to each side
 END = 0.15  # of the run: over so much at its end a level is measured
 HIGH = 0.3  # of the peak: an lr that ends above it has not decayed
+TINY = 1e-30  # what is below is as good as nothing
 FAR = 1e12  # times the loss of a guess: what is beyond is as good as infinite
 
 
@@ -64,7 +65,10 @@ class Course:
     @functools.cached_property
     def scale(self) -> float:
         """Loss of a guess; that of the first row where it is unknown."""
-        return float(self.curves.guess or (abs(self.loss[0]) if len(self.loss) else 1.0)) or 1.0
+        guess = self.curves.guess
+        known = guess is not None and math.isfinite(guess) and guess > 0
+        found = float(guess or 0.0) if known else (abs(float(self.loss[0])) if len(self.loss) else 1.0)
+        return found if found > TINY else 1.0
 
     @functools.cached_property
     def smooth(self) -> np.ndarray:
@@ -122,7 +126,7 @@ class Course:
         """
         lr = np.ones(len(self.loss)) if self.lr is None else self.lr
         way = np.cumsum(lr * self.updates)
-        return way / way[-1]
+        return way / way[-1] if way[-1] > 0 else np.linspace(0.0, 1.0, len(way) + 1)[1:]
 
     def reached(self, part: float, *, val: bool = False) -> float:
         """Share of the way travelled after which so large a part of the whole fall is done; 1 if never.
@@ -138,6 +142,9 @@ class Course:
             end = self.val_end
         lowest = np.minimum.accumulate(values)
         top = max(self.scale, float(lowest[0]))
+        if not self.ended and not val:
+            # What falls within the first rows, which a running median does not show, falls fast: not certain yet.
+            top = max(top, min(float(self.loss[0]), FAR * self.scale))
         level = top - part * (top - end)
         below = np.flatnonzero(lowest <= level)
         if not len(below):
@@ -145,7 +152,7 @@ class Course:
         i = int(below[0])
         before, high = (places[i - 1], lowest[i - 1]) if i else (0.0, top)
         share = (high - level) / (high - lowest[i]) if high > lowest[i] else 0.0
-        return float(before + share * (places[i] - before))
+        return float(np.clip(before + share * (places[i] - before), 0.0, 1.0))
 
     @functools.cached_property
     def val(self) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from jtrain.errors import DataError
 # Names of columns in a CSV, in lower case with _ for / and blanks.
 STEP = ("step", "global_step", "_step", "iteration", "iter", "update", "epoch")
 LOSS = ("loss", "train_loss", "training_loss", "loss_train")
+LEAST_ROWS = 4  # of training losses, below which nothing is said
 VAL = ("val_", "validation_", "eval_", "valid_")
 
 
@@ -41,6 +42,8 @@ class Curves:
       final_lr: that of the last update of the whole run, as it is planned.
       failed_at: the update whose loss or gradient was not finite, where one ended the run.
       mixed: training examples are mixed (mixup, cutmix), so that training metrics are not those of validation.
+      harder: something makes training clearly harder than validation: dropout of more than a tenth, augmentation other
+        than flips, smoothed labels.
     """
 
     step: np.ndarray
@@ -59,6 +62,7 @@ class Curves:
     final_lr: float | None = None
     failed_at: int | None = None
     mixed: bool | None = None
+    harder: bool | None = None
 
     @classmethod
     def of_rows(cls, rows: Iterable[Row], **known: Any) -> "Curves":
@@ -165,6 +169,18 @@ def read_curves(path: str | Path) -> tuple[Curves, bool]:
     return dataclasses.replace(_checked(curves, path), total=int(curves.done)), True
 
 
+def silenced(path: str | Path) -> tuple[str, ...]:
+    """The verdicts that the config of a run leaves out (`diagnose.silence`); () for a file that is of no workdir.
+
+    Raises:
+      DataError: its config.json is damaged.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent if path.name == "metrics.jsonl" else None
+    names = _json(folder / "config.json").get("diagnose", {}).get("silence", ()) if folder else ()
+    return tuple(map(str, names))
+
+
 def _of_workdir(folder: Path, rows: list[Row]) -> tuple[Curves, bool]:
     """With what its other files tell: the length of the run, the best, and how it ended."""
     config = _json(folder / "config.json")
@@ -186,7 +202,7 @@ def _of_workdir(folder: Path, rows: list[Row]) -> tuple[Curves, bool]:
     if failures and failures[-1] >= max(curves.done - 1, resumed):
         known["failed_at"] = failures[-1]
     names = {field.name for field in dataclasses.fields(Curves)}
-    known |= {name: value for name, value in facts.items() if name in names}
+    known |= {name: value for name, value in facts.items() if name in names and value is not None}
     curves = _checked(Curves.of_rows(rows, **known), folder / "metrics.jsonl")
     stopped = any(event.get("kind") in ("early_stopping", "given_up") for event in events)
     return curves, bool(stopped or known.get("failed_at") or curves.total is None or curves.done >= curves.total)
@@ -201,10 +217,11 @@ def _taken(values: np.ndarray | None, best: float) -> bool | None:
 
 
 def _checked(curves: Curves, path: Path) -> Curves:
-    if len(curves.step) < 2:
+    failed = curves.failed_at is not None or not np.isfinite(curves.loss[-1:]).all()
+    if len(curves.step) < LEAST_ROWS and not (failed and len(curves.step)):
         raise DataError(
-            f"{path}: holds {len(curves.step)} rows of training losses, a diagnosis needs 4; let the run go on, "
-            "or log more often (log.every)"
+            f"{path}: holds {len(curves.step)} rows of training losses, a diagnosis needs {LEAST_ROWS}; let the run go "
+            "on, or log more often (log.every)"
         )
     return curves
 

@@ -1,12 +1,13 @@
 """What a run's curves say: verdicts with evidence, and what to do; nothing where all is well."""
 
+import functools
 from collections.abc import Callable, Collection
 
 import numpy as np
 
-from jtrain.coach import signs_data, signs_end, signs_lr
+from jtrain.coach import signs_data, signs_end, signs_lr, signs_pace
 from jtrain.coach.course import Course
-from jtrain.coach.curves import Curves
+from jtrain.coach.curves import LEAST_ROWS, Curves
 from jtrain.coach.told import Verdict
 
 Sign = Callable[[Course], Verdict | None]
@@ -28,11 +29,12 @@ VERDICTS: dict[str, str] = {
 # validation.
 TRAINING: tuple[Sign, ...] = (
     signs_data.not_shuffled, signs_lr.blown, signs_data.spikes, signs_lr.too_high, signs_lr.not_learning,
-    signs_lr.plateau_early, signs_lr.too_low,
+    signs_pace.plateau_early, signs_pace.too_low,
 )  # fmt: skip
 VALIDATION: tuple[Sign, ...] = (signs_data.label_noise, signs_data.overfitting)
 AT_THE_END: tuple[Sign, ...] = (signs_end.saturated, signs_end.still_improving)
-MOST_ROWS = 1000  # more are joined, so that asking takes no time
+MOST_ROWS = 300  # more are joined, so that asking takes no time
+RESTLESS = 0.05  # scatter of the validation loss by which a plateau explains that it ends far above its lowest
 BEFORE = 0.85  # of the updates done: on the way, what is said must have been true then already
 
 
@@ -60,11 +62,13 @@ def _seen(course: Course, silence: Collection[str]) -> list[Verdict]:
     failed = signs_lr.failed(course)
     if failed:
         return [] if failed.name in silence else [failed]
-    if len(course.loss) < 4:
+    if len(course.loss) < LEAST_ROWS:
         return []
     metric = _first((signs_data.wrong_metric,), course, silence)
     validation = _first(VALIDATION, course, silence)
     training = _first(TRAINING, course, silence)
+    if course.ended and course.curves.harder is False and not training and not validation:
+        validation = _first((functools.partial(signs_data.label_noise, plain=True),), course, silence)
     found = [*metric, *sorted([*validation, *training], key=_weight)]
     if not course.ended:
         return found
@@ -77,6 +81,8 @@ def _weight(verdict: Verdict) -> int:
         "label_noise", "spikes", "not_shuffled", "lr_too_high", "overfitting", "not_learning", "plateau_early",
         "lr_too_low",
     )  # fmt: skip
+    if verdict.name == "plateau_early" and verdict.evidence.get("restless", 0.0) >= RESTLESS:
+        return order.index("overfitting") - 1
     return order.index(verdict.name)
 
 

@@ -3,11 +3,13 @@
 import numpy as np
 
 from jtrain.coach.course import Course
-from jtrain.coach.robust import agreement, jitter, running, spread
-from jtrain.coach.told import Verdict
+from jtrain.coach.robust import agreement, around, jitter, running, spreads
+from jtrain.coach.told import Level, Verdict
 
 SPIKE, HIGHER = 2.4, 1.3  # times the usual difference of the log losses of two rows; times what is around it
-BATCH = 1.0  # of the loss of a guess that one batch must add to explain a row: less is the scatter of batches
+BATCH = 1.0  # of the loss of a guess that one batch must add to explain a row: less is the scatter of batches …
+LEAST_BATCH = 0.3  # … but so much is enough where it is far above the usual difference: what counts is their product
+HUGE, NEAR, HUGE_SPIKES = 10.0, 2.0, 3  # times what is around it, near a guess: so many rows are spikes, learnt or not
 LEARNT = 0.95  # of the loss of a guess, below which the loss must have been before a spike
 SETTLED = 0.1  # of the updates at the start, in which the loss may do anything
 SPIKES, APART = 2, 2  # a single one is no pattern; rows so near to each other are one
@@ -17,11 +19,18 @@ EPOCHS = 3.0
 ALIKE = 0.5  # correlation of the loss with itself one epoch before
 SURE = 3.3  # standard deviations of that correlation under chance, 1 / √rows
 
+ORDERED = 0.4  # of the share that chance gets right: training far below it has just seen other classes
 BETTER, BETTER_R2 = 0.12, 0.3  # by which a share of right answers, or R², is better in validation than in training
 BETTER_LOSS = 0.15  # of the loss of a guess by which the validation loss is below that of training
+PLAIN, PLAIN_LOSS = (
+    0.05,
+    0.05,
+)  # the same where nothing makes training harder than validation, and nothing else is wrong
+CERTAIN = 3.0  # standard errors of such a difference
 FORGOTTEN = 0.1  # by which a share of right answers falls from its best while training goes on
 GAP, RATIO = 0.15, 3.0  # (validation − training loss) / loss of a guess; validation / training loss
 RISE, RISE_OF_GUESS = 0.1, 0.04  # of the validation loss above its lowest; the same in losses of a guess
+UNHARMED, BEHIND = 0.02, 0.05  # of a share of right answers: below its best, and below that of training
 STILL = 1.1  # times the training loss of now: what it was at the lowest validation loss
 LEAST_EVALUATIONS = 4
 SHARES = ("accuracy", "f1", "exact_match")  # metrics from 0 to 1 by which answers are right
@@ -32,22 +41,7 @@ def spikes(course: Course) -> Verdict | None:
     loss, scale = course.loss, course.scale
     if len(loss) < 10 or not (loss > 0).all():
         return None
-    logs, found = np.log(loss), list[int]()
-    for i in range(2, len(loss) - 1):
-        before, after = np.median(loss[max(0, i - 4) : i]), np.median(loss[i + 1 : i + 6][-4:])
-        around = max(float(before), float(after))
-        usual = spread(np.diff(logs[max(0, i - 12) : i + 13]))
-        if (
-            course.time[i] > SETTLED
-            and before < LEARNT * scale
-            and loss[i] >= HIGHER * around
-            and logs[i] - np.log(around) >= SPIKE * usual
-            and (loss[i] - around) * course.updates[i] >= BATCH * scale
-        ):
-            if found and i - found[-1] <= APART:
-                found[-1] = max(found[-1], i, key=lambda row: loss[row])
-            else:
-                found.append(i)
+    found = _jumps(course)
     far = [i for i in found if loss[i] > 10 * scale]
     if len(found) < SPIKES and not (far and _learnt_before(course, far[0])):
         return None
@@ -60,6 +54,31 @@ def spikes(course: Course) -> Verdict | None:
     marks = tuple((int(course.step[i]), "spike") for i in found[:8])
     evidence = {"spikes": float(len(found)), "highest_loss": float(loss[worst])}
     return Verdict("spikes", text, action, evidence, marks)
+
+
+def _jumps(course: Course) -> list[int]:
+    """Rows that stand out; of several near to each other the highest."""
+    loss, scale, logs = course.loss, course.scale, np.log(course.loss)
+    inner = np.arange(2, len(loss) - 1)
+    before = np.nanmedian(around(loss, 4, 0)[inner, :-1], axis=1)
+    # Of the five rows that follow the last four; at the end of fewer.
+    after = [*np.median(np.lib.stride_tricks.sliding_window_view(loss, 4)[4:], axis=1)]
+    after += [np.median(loss[i + 1 :][-4:]) for i in inner[len(after) :]]
+    level = np.maximum(before, np.array(after))
+    usual = spreads(around(np.diff(logs, prepend=np.nan), 11, 12)[inner])
+    height, batch = logs[inner] - np.log(level), (loss[inner] - level) * course.updates[inner] / scale
+    clear = np.minimum(height / np.maximum(usual, 1e-9) / SPIKE, 100.0)
+    jumps = (course.time[inner] > SETTLED) & (height >= np.log(HIGHER)) & (clear >= 1)
+    jumps &= (batch >= LEAST_BATCH) & (batch * np.maximum(1.0, clear) ** 2 >= BATCH)
+    huge = jumps & (loss[inner] >= HUGE * level) & (level < NEAR * scale)
+    learnt = jumps & (before < LEARNT * scale)
+    found = list[int]()
+    for i in inner[learnt | huge if huge.sum() >= HUGE_SPIKES else learnt]:
+        if found and i - found[-1] <= APART:
+            found[-1] = max(found[-1], int(i), key=lambda row: float(loss[row]))
+        else:
+            found.append(int(i))
+    return found
 
 
 def _learnt_before(course: Course, row: int) -> bool:
@@ -82,7 +101,7 @@ def not_shuffled(course: Course) -> Verdict | None:
         if alike >= ALIKE and alike * np.sqrt(pairs) >= SURE and alike > best:
             best, what, count = alike, name, pairs
     if not what:
-        return None
+        return _ordered(course)
     text = (
         f"the training {what} repeats itself every epoch of {epoch:.0f} updates (correlation {best:.2f}, {count} rows)"
     )
@@ -92,13 +111,27 @@ def not_shuffled(course: Course) -> Verdict | None:
     )
 
 
+def _ordered(course: Course) -> Verdict | None:
+    """Training gets far fewer answers right than chance: what comes is not what came just before."""
+    right, guess = course.curves.train.get("accuracy"), course.curves.guess
+    if right is None or not guess:
+        return None
+    right, chance = right[course.curves.step > SETTLED * course.done], float(np.exp(-abs(guess)))
+    right = right[np.isfinite(right)]
+    if len(right) < 8 or chance < 0.01 or float(right.mean()) >= ORDERED * chance:
+        return None
+    text = f"accuracy in training is {right.mean():.2f}, far below the {chance:.2f} of chance"
+    action = "the examples come sorted, so that what was learnt last is never asked: shuffle them every epoch"
+    return Verdict("not_shuffled", text, action, {"training": float(right.mean()), "chance": chance})
+
+
 def _alike(at: np.ndarray, values: np.ndarray, epoch: float, rows: float) -> tuple[float, int]:
     """(correlation of what is left of a curve without its course with itself an epoch before, pairs)."""
     known = np.isfinite(values)
     at, values = at[known], values[known]
     reach = max(2, int(np.ceil(rows / 2)))
     left = values - running(values, reach)
-    local = np.array([spread(left[max(0, i - 3 * reach) : i + 3 * reach + 1]) for i in range(len(left))])
+    local = spreads(around(left, 3 * reach, 3 * reach))
     left = np.clip(left / np.maximum(local, 1e-9), -3, 3)
     before = np.interp(at - epoch, at, left, left=np.nan)
     pairs = np.isfinite(before)
@@ -107,8 +140,13 @@ def _alike(at: np.ndarray, values: np.ndarray, epoch: float, rows: float) -> tup
     return float(np.corrcoef(left[pairs], before[pairs])[0, 1]), int(pairs.sum())
 
 
-def label_noise(course: Course) -> Verdict | None:
-    """Training stalls far below what validation shows; or what was right is unlearnt while training goes on."""
+def label_noise(course: Course, *, plain: bool = False) -> Verdict | None:
+    """Training stalls far below what validation shows; or what was right is unlearnt while training goes on.
+
+    Args:
+      course: of the run.
+      plain: nothing else is wrong, and nothing makes training harder: a small difference says enough.
+    """
     if len(course.val[1]) < LEAST_EVALUATIONS or course.curves.mixed:
         return None
     for name, validated in course.curves.val.items():
@@ -122,7 +160,11 @@ def label_noise(course: Course) -> Verdict | None:
         now, then = float(np.median(late)), float(np.median(last[-max(2, len(last) // 6) :]))
         best = float(np.nanmax(validated))
         below = (course.end - course.val_end) / course.scale
-        if then - now >= (BETTER_R2 if name == "r2" else BETTER) and below >= BETTER_LOSS:
+        better, of_loss = (BETTER_R2 if name == "r2" else BETTER), BETTER_LOSS
+        if plain and name != "r2":
+            error = np.hypot(jitter(late) / np.sqrt(len(late)), jitter(last) / np.sqrt(2))
+            better, of_loss = max(PLAIN, CERTAIN * float(error)), PLAIN_LOSS
+        if then - now >= better and below >= of_loss:
             text = (
                 f"{name} is {now:.2f} in training and {then:.2f} in validation: a part of the training targets is wrong"
             )
@@ -168,10 +210,28 @@ def overfitting(course: Course) -> Verdict | None:
     action = (
         "more data, augmentation, dropout or weight decay, or a smaller model; keep the best checkpoint and stop early"
     )
+    harmless = _unharmed(course)
+    if harmless:
+        text += f"; {course.curves.watch} is not worse for it"
     evidence = {
         "validation_loss": last, "training_loss": course.end, "lowest": low, "gap": gap, "from_update": float(at),
     }  # fmt: skip
-    return Verdict("overfitting", text, action, evidence, ((at, "lowest validation loss"),))
+    level: Level = "info" if harmless else "warning"
+    return Verdict("overfitting", text, action, evidence, ((at, "lowest validation loss"),), None, level)
+
+
+def _unharmed(course: Course) -> bool:
+    """Whether the watched share of right answers is at its best, and nearly that of training."""
+    curves = course.curves
+    validated, trained = curves.val.get(curves.watch), curves.train.get(curves.watch)
+    if validated is None or trained is None or not _is_share(curves.watch) or not curves.higher_is_better:
+        return False
+    late, last = trained[curves.step > 0.85 * course.done], validated[np.isfinite(validated)]
+    late = late[np.isfinite(late)]
+    if not len(late) or not len(last):
+        return False
+    now = float(np.median(last[-max(2, len(last) // 6) :]))
+    return float(last.max()) - now <= UNHARMED and float(np.median(late)) - now <= BEHIND
 
 
 def wrong_metric(course: Course) -> Verdict | None:

@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from jtrain.coach.course import Course
+from jtrain.coach.course import TINY, Course
 from jtrain.coach.told import Verdict
 
 LEAST = 6  # evaluations, or rows
 SETTLED = 0.5  # share of the run after which nothing is gained any more
-GAINED = 0.01  # of the loss of a guess that is nothing
+GAINED = 0.01  # of the loss of a guess that is nothing, if it is
+OF_ITSELF = 0.05  # of the loss, too
 IMPROVING = 0.05  # of the loss by which the last quarter has lowered it
 
 
@@ -16,13 +17,16 @@ def saturated(course: Course) -> Verdict | None:
     steps, values = _judged(course)
     if len(values) < LEAST:
         return None
-    low = float(np.median(values[steps > 0.8 * course.done]))
-    near = np.flatnonzero(values <= low + GAINED * course.scale)
+    last = values[steps > 0.8 * course.done]
+    if not len(last):
+        return None
+    low = float(np.median(last))
+    near = np.flatnonzero(values <= low + min(GAINED * course.scale, OF_ITSELF * abs(low)))
     at = int(steps[near[0]])
     if at > SETTLED * course.done or course.end > 0.9 * course.scale:
         return None
     text = f"from update {at:,} on ({at / course.done:.0%} of the run) nothing more is gained: {low:.3g}"
-    action = "a run of half the length would do; spend the time on a larger model or more data"
+    action = "a shorter run may do as well; or spend the time on a larger model or more data"
     evidence, marks = {"from_update": float(at), "level": low}, ((at, "nothing gained from here"),)
     return Verdict("saturated", text, action, evidence, marks, None, "info")
 
@@ -32,9 +36,12 @@ def still_improving(course: Course) -> Verdict | None:
     steps, values = _judged(course)
     if len(values) < LEAST:
         return None
-    before = float(np.median(values[(steps > 0.6 * course.done) & (steps <= 0.8 * course.done)]))
+    inside = values[(steps > 0.6 * course.done) & (steps <= 0.8 * course.done)]
+    if not len(inside):
+        return None
+    before = float(np.median(inside))
     last = float(np.median(values[-2:]))
-    gain = (before - last) / abs(before) if before else 0.0
+    gain = (before - last) / abs(before) if abs(before) > TINY else 0.0
     if gain < IMPROVING or values[-1] > values.min() + 0.1 * (before - last) or course.end < 0.02 * course.scale:
         return None
     text = f"the loss is still falling at the end: {before:.3g} at three quarters of the run, {last:.3g} now"

@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from jtrain.coach import diagnose as coach
-from jtrain.coach.curves import Curves, read_curves
+from jtrain.coach.curves import LEAST_ROWS, Curves, read_curves, silenced
 from jtrain.coach.told import Verdict
 from jtrain.io.diagnosis_picture import Line, draw_diagnosis
 from jtrain.io.progress import Screen
 
 PICTURE = "diagnosis.png"
-LEAST_ROWS = 4
 WIDTH = 110  # characters of a line above the picture
 
 
@@ -24,14 +23,14 @@ def diagnose(
       path: a workdir, its metrics.jsonl, or a CSV with columns such as step, loss, val_loss, lr.
       screen: where it is told.
       out: the picture; None is diagnosis.png in the workdir, and NAME.diagnosis.png beside a CSV.
-      silence: names of verdicts that are left out.
+      silence: names of verdicts that are left out, besides those of the run's own `diagnose.silence`.
 
     Raises:
       DataError: the file is missing, damaged, or holds no losses; or the picture cannot be written.
     """
     screen, path = screen or Screen.quiet(), Path(path)
     curves, ended = read_curves(path)
-    verdicts = coach.diagnose(curves, ended=ended, silence=silence)
+    verdicts = coach.diagnose(curves, ended=ended, silence=(*silence, *silenced(path)))
     for verdict in verdicts:
         screen.line(f"diagnose {verdict.level}: {verdict.line()}")
     if not any(verdict.level == "warning" for verdict in verdicts):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from jtrain.coach.curves import Curves, read_curves
+from jtrain.coach.curves import Curves, read_curves, silenced
 from jtrain.errors import DataError
 
 
@@ -82,13 +82,13 @@ def test_workdir_tells_length_best_and_end(tmp_path):
 
 def test_csv_of_others_is_read_by_the_usual_names(tmp_path):
     file = tmp_path / "log.csv"
-    file.write_text("epoch,train/loss,val_loss,val_accuracy\n0,2.0,2.5,0.1\n1,1.0,nan,0.2\n2,0.5,,0.3\n")
+    file.write_text("epoch,train/loss,val_loss,val_accuracy\n0,2.0,2.5,0.1\n1,1.0,nan,0.2\n2,0.5,,0.3\n3,0.4,2.0,0.3\n")
     curves, ended = read_curves(file)
     assert ended
-    np.testing.assert_array_equal(curves.step, [1, 2, 3])
-    np.testing.assert_array_equal(curves.loss, [2.0, 1.0, 0.5])
-    np.testing.assert_array_equal(curves.val["accuracy"], [0.1, 0.2, 0.3])
-    np.testing.assert_array_equal(curves.val["loss"], [2.5, math.nan, math.nan])
+    np.testing.assert_array_equal(curves.step, [1, 2, 3, 4])
+    np.testing.assert_array_equal(curves.loss, [2.0, 1.0, 0.5, 0.4])
+    np.testing.assert_array_equal(curves.val["accuracy"], [0.1, 0.2, 0.3, 0.3])
+    np.testing.assert_array_equal(curves.val["loss"], [2.5, math.nan, math.nan, 2.0])
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,7 @@ def test_csv_of_others_is_read_by_the_usual_names(tmp_path):
         ("b.csv", "step,accuracy\n1,2\n2,3\n", "no column of losses"),
         ("c.csv", "time,loss\n1,2\n", "no column of steps"),
         ("d.csv", "step,loss\n1,2\n", "holds 1 rows"),
+        ("e.csv", "step,loss\n1,2\n2,2\n3,2\n", "holds 3 rows of training losses, a diagnosis needs 4"),
         ("metrics.jsonl", "", "holds 0 rows"),
         ("metrics.jsonl", '{"step": 1, "loss": \n{"step": 2, "loss": 1}\n', "line 1 is no JSON"),
     ],
@@ -106,6 +107,24 @@ def test_what_cannot_be_judged_is_refused_in_one_line(tmp_path, name, text, word
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=words):
         read_curves(tmp_path / name)
+
+
+def test_few_rows_that_end_in_a_loss_that_is_not_finite_are_enough(tmp_path):
+    (tmp_path / "a.csv").write_text("step,loss\n1,2\n2,nan\n")
+    assert len(read_curves(tmp_path / "a.csv")[0].step) == 2
+
+
+def test_fact_that_is_null_leaves_what_the_rows_tell(tmp_path):
+    rows = [{"step": 10 * i, "epoch": i / 2, "split": "train", "loss": 1 - i / 9, "r2": i / 9} for i in range(1, 5)]
+    coach = {"curves": {"guess": None, "updates_per_epoch": None, "total": 60, "harder": False}}
+    curves, _ = read_curves(workdir(tmp_path, rows, config={}, coach=coach))
+    assert (curves.guess, curves.updates_per_epoch, curves.total, curves.harder) == (pytest.approx(1), 20, 60, False)
+
+
+def test_silenced_verdicts_are_those_of_the_config_of_the_workdir(tmp_path):
+    workdir(tmp_path, [], config={"diagnose": {"silence": ["overfitting"]}})
+    assert silenced(tmp_path) == silenced(tmp_path / "metrics.jsonl") == ("overfitting",)
+    assert silenced(tmp_path / "other.csv") == ()
 
 
 def test_missing_file_is_refused(tmp_path):

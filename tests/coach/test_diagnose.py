@@ -205,7 +205,7 @@ def test_silenced_verdict_is_left_out():
 def test_ends_are_told_as_worth_knowing():
     long = curves(falling, lambda t: 0.1 + 2.2 * np.exp(-t / 0.03))
     assert [(v.name, v.level) for v in diagnose(long, ended=True)] == [("saturated", "info")]
-    short = curves(lambda t: (t + 0.05) ** -0.3, lambda t: 0.8 * (t + 0.05) ** -0.6, lr=constant)
+    short = curves(lambda t: (t + 0.02) ** -0.3, lambda t: 0.8 * (t + 0.02) ** -0.6, lr=constant)
     assert [(v.name, v.level) for v in diagnose(short, ended=True)] == [("still_improving", "info")]
     assert diagnose(short, ended=False) == []
 
@@ -217,3 +217,106 @@ def test_little_is_known_of_step_and_loss_alone_and_that_is_enough_for_a_blow_up
     assert warnings_of(Curves(step=step, loss=falling(step / 400))) == []
     assert warnings_of(Curves(step=step[:2], loss=np.array([1.0, 9.0]))) == []
     assert diagnose(Curves(step=np.zeros(0), loss=np.zeros(0)), ended=False) == []
+
+
+def test_lr_that_is_far_too_low_is_told_from_a_third_of_the_run():
+    found = dataclasses.replace(FAULTS["lr_too_low"], total=TOTAL)
+    assert warnings_of(found.until(0.45 * TOTAL), ended=False) == ["lr_too_low"]
+    assert warnings_of(found.until(0.2 * TOTAL), ended=False) == []
+
+
+def test_validation_that_wanders_while_the_lr_is_high_is_no_sign_of_a_low_lr():
+    def wandering(t):
+        return steadily(t) * np.exp(0.1 * (1 - t) * np.where(np.arange(len(t)) % 2, 1.0, -1.0))
+
+    assert warnings_of(curves(steadily, wandering)) == []
+
+
+def test_overshoot_of_the_first_updates_is_no_blow_up_but_one_that_lasts_is():
+    def overshoot(share):
+        return lambda t: falling(t) + 60.0 * (t < share)
+
+    found = curves(overshoot(0.002), rows=TOTAL)
+    assert warnings_of(found) == []
+    assert diagnose(found.until(0.05 * TOTAL), ended=False) == []
+    assert warnings_of(curves(overshoot(0.05), rows=TOTAL)) == ["lr_too_high"]
+
+
+def test_loss_above_a_guess_for_long_is_told_though_the_schedule_mends_it():
+    found = curves(lambda t: 2.3 + 3 * np.sin(np.pi * np.minimum(t / 0.4, 1)) - 2 * np.clip((t - 0.5) / 0.4, 0, 1))
+    assert warnings_of(found) == ["lr_too_high"]
+
+
+def test_what_was_learnt_and_ends_at_a_guess_is_told_however_it_scatters():
+    random = np.random.default_rng(1)
+
+    def lost(t):
+        return np.where(
+            t < 0.1, 0.8, 2.25 + np.where((t < 0.6) & (np.arange(len(t)) % 2 == 0), random.exponential(9), 0)
+        )
+
+    assert warnings_of(curves(lost, lambda t: 2.25 + 0 * t, rows=40)) == ["lr_too_high"]
+
+
+def test_overfitting_that_leaves_the_watched_accuracy_unharmed_is_worth_knowing():
+    found = FAULTS["overfitting"]
+    unharmed = with_metric(found, (0.5, 0.99), (0.9, 0.96), watch="accuracy", higher_is_better=True)
+    assert [(v.name, v.level) for v in diagnose(unharmed, ended=True)] == [("overfitting", "info")]
+    harmed = with_metric(found, (0.5, 0.99), (0.96, 0.9), watch="accuracy", higher_is_better=True)
+    assert warnings_of(harmed) == ["overfitting"]
+
+
+def test_small_jumps_count_where_nothing_else_scatters():
+    def small(t):
+        loss = falling(t)
+        loss[[60, 90, 130, 170]] += 0.09  # of ten updates each: one batch adds 0.4 of a guess
+        return loss
+
+    assert warnings_of(curves(small)) == ["spikes"]
+    assert warnings_of(curves(small, noise=0.3)) == []
+
+
+def test_small_difference_is_label_noise_only_where_nothing_makes_training_harder():
+    stays = with_metric(curves(lambda t: falling(t) + 0.35, lambda t: falling(t) + 0.1), (0.2, 0.8), (0.3, 0.88))
+    assert warnings_of(dataclasses.replace(stays, harder=False)) == ["label_noise"]
+    for harder in (None, True):
+        assert warnings_of(dataclasses.replace(stays, harder=harder)) == []
+
+
+def test_training_far_below_chance_is_an_order():
+    found = with_metric(curves(lambda t: 3.5 - 1.1 * t, lambda t: 2.4 + 0 * t), (0.0, 0.01), (0.1, 0.1))
+    assert warnings_of(found) == ["not_shuffled"]
+
+
+KINDS = (
+    lambda i, random: 2.3 * math.exp(-i / 10), lambda i, random: 0.0, lambda i, random: -0.1 * i, lambda i, random: 1.0,
+    lambda i, random: float(random.normal()), lambda i, random: 1e-30 * i, lambda i, random: 1e30 * i,
+    lambda i, random: math.nan if random.random() < 0.5 else 1.0, lambda i, random: max(0.0, 1 - i / 10),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", range(len(KINDS)))
+def test_nothing_that_a_log_may_hold_raises_or_warns(kind):
+    random = np.random.default_rng(kind)
+    for _ in range(60):
+        rows, every = [], int(random.integers(1, 6))
+        count = int(random.integers(0, 40))
+        for i in range(1, count + 1):
+            loss = KINDS[kind](i, random)
+            loss = float(random.choice([loss, math.nan, 0.0, 1e38], p=[0.9, 0.05, 0.03, 0.02]))
+            known = {"step": 10 * i, "epoch": i / 10, "accuracy": float(random.random())}
+            norm = None if random.random() < 0.5 else 1.0
+            rows.append(
+                {**known, "split": "train", "loss": loss, "lr": float(random.choice([0, 0.1])), "grad_norm": norm}
+            )
+            if i % every == 0:
+                rows.append({**known, "split": "val", "loss": float(random.choice([loss, 0.0, 1.0, random.random()]))})
+        found = Curves.of_rows(
+            rows, total=10 * count + int(random.choice([0, 500])), watch=str(random.choice(["accuracy", "ema/loss"])),
+            updates_per_epoch=float(random.choice([10, 30, 100])), higher_is_better=bool(random.random() < 0.5),
+            guess=random.choice([None, 2.3, 0.0]), final_lr=float(random.choice([0.0, 0.1])),
+            harder=random.choice([None, False, True]), failed_at=10 * count + 1 if random.random() < 0.1 else None,
+        )  # fmt: skip
+        for ended in (False, True):
+            for verdict in diagnose(found, ended=ended):
+                assert verdict.name in VERDICTS

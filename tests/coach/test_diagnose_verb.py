@@ -1,6 +1,7 @@
 """`jtrain diagnose`: words and a picture."""
 
 import io
+import json
 import struct
 
 import numpy as np
@@ -40,10 +41,19 @@ def test_healthy_run_is_one_sentence_with_numbers(tmp_path):
 
 
 def test_few_rows_are_too_early_to_tell(tmp_path):
-    (tmp_path / "run.csv").write_text("step,loss\n1,2\n2,nan\n3,1\n")
+    (tmp_path / "run.csv").write_text("step,loss\n1,2\n2,nan\n3,1\n4,nan\n5,1\n")
     verdicts, text = told(tmp_path / "run.csv")
     assert verdicts == []
-    assert "too early to tell: 2 rows" in text
+    assert "too early to tell: 3 rows" in text
+
+
+def test_verdict_that_the_config_of_the_run_silences_is_left_out(tmp_path):
+    rows = [{"step": 10 * i, "split": "train", "loss": 2.3 + min(i / 4, 3)} for i in range(1, 41)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "config.json").write_text("{}")
+    assert [v.name for v in told(tmp_path)[0]] == ["lr_too_high"]
+    (tmp_path / "config.json").write_text(json.dumps({"diagnose": {"silence": ["lr_too_high"]}}))
+    assert "lr_too_high" not in [v.name for v in told(tmp_path)[0]]
 
 
 def test_missing_workdir_is_one_clear_line(tmp_path):
