@@ -7,7 +7,9 @@ import numpy as np
 from jtrain.coach import diagnose as coach
 from jtrain.coach.curves import LEAST_ROWS, Curves, read_curves, silenced
 from jtrain.coach.told import Verdict
+from jtrain.errors import DataError
 from jtrain.io.diagnosis_picture import Line, draw_diagnosis
+from jtrain.io.manifest import some
 from jtrain.io.progress import Screen
 
 PICTURE = "diagnosis.png"
@@ -26,9 +28,13 @@ def diagnose(
       silence: names of verdicts that are left out, besides those of the run's own `diagnose.silence`.
 
     Raises:
-      DataError: the file is missing, damaged, or holds no losses; or the picture cannot be written.
+      DataError: the file is missing, damaged, or holds no losses; or the picture cannot be written there.
     """
     screen, path = screen or Screen.quiet(), Path(path)
+    if (path / "study.jsonl").is_file():
+        runs = some(sorted(str(each.parent) for each in path.rglob("metrics.jsonl")))
+        inside = f", such as {runs}" if runs else ""
+        raise DataError(f"{path}: is the folder of a study; diagnose reads one run{inside}")
     curves, ended = read_curves(path)
     verdicts = coach.diagnose(curves, ended=ended, silence=(*silence, *silenced(path)))
     for verdict in verdicts:
@@ -36,8 +42,14 @@ def diagnose(
     if not any(verdict.level == "warning" for verdict in verdicts):
         screen.line(f"diagnose: {healthy(curves, ended)}")
     picture = Path(out) if out is not None else _place(path)
-    draw(curves, verdicts, picture, title=path.name)
-    screen.line(f"picture {picture}")
+    try:
+        draw(curves, verdicts, picture, title=path.name)
+    except DataError as error:
+        if out is not None:
+            raise
+        screen.line(f"no picture: {error}; --out=… puts it elsewhere")  # what was asked for has been said
+    else:
+        screen.line(f"picture {picture}")
     return verdicts
 
 

@@ -59,3 +59,20 @@ def test_verdict_that_the_config_of_the_run_silences_is_left_out(tmp_path):
 def test_missing_workdir_is_one_clear_line(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         diagnose(tmp_path / "runs" / "nothing")
+
+
+def test_folder_of_a_study_is_answered_with_the_runs_in_it(tmp_path):
+    (tmp_path / "attempt0").mkdir()
+    (tmp_path / "study.jsonl").write_text("{}\n")
+    (tmp_path / "attempt0" / "metrics.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"is the folder of a study; diagnose reads one run, such as .*attempt0"):
+        diagnose(tmp_path)
+
+
+def test_a_picture_that_cannot_be_written_is_no_error_unless_it_was_asked_for(tmp_path):
+    file = tmp_path / "run.csv"
+    file.write_text("step,loss\n" + "".join(f"{step},{2 - step / 20}\n" for step in range(1, 31)))
+    (tmp_path / "run.diagnosis.png").mkdir()  # nothing can be written there, by root neither
+    assert "no picture: " in told(file)[1]
+    with pytest.raises(DataError, match="elsewhere"):
+        diagnose(file, out=tmp_path / "elsewhere" / "nowhere" / "x.png")
