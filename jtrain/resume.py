@@ -102,7 +102,7 @@ def reopened(run: Run, record: Record, control: Control, changed: dict[str, tupl
 def tell(record: Record, changed: dict[str, tuple[Any, Any]], step: int) -> None:
     """Every change of the config is an event."""
     for key, (old, new) in changed.items():
-        record.event("config", f"{key}: {old!r} → {new!r}, because the command says so", step)
+        record.event("config", f"{key}: {old!r} → {new!r}, as is asked for now", step)
 
 
 def differing(old: dict[str, int], new: dict[str, int]) -> str:

@@ -226,14 +226,17 @@ class Autopilot:
     """Options of `autopilot`.
 
     Attributes:
-      budget: updates in all; "0": 6 times those of the run, 30 times where fewer than 1,000 examples judge it.
+      budget: updates in all, as "3000steps" or "60epochs"; "0", which needs no unit, is the default: 6 times
+        those of the run, 30 times where fewer than 1,000 examples judge it.
       minutes: that it may take, about; 0: as long as it needs.
       candidates: recipes that are compared by short runs before the last one.
+      keep: keys such as "train.total" that stay as they are although they are at their defaults.
     """
 
     budget: Annotated[str, Time("0", zero=True)] = "0"
     minutes: NonNegative = 0.0
     candidates: bool = True
+    keep: tuple[str, ...] = ()
 
 
 STUDY_OPTIONS: dict[str, type] = {

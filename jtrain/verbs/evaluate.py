@@ -13,7 +13,7 @@ from jtrain.verbs.restored import agree_on, moved, open_run, open_state
 
 
 def evaluate(
-    workdir: str | Path, *, split: str = "test", at: str | int = "latest", model: Any = None, data: Any = None,
+    workdir: str | Path, *, split: str = "", at: str | int = "latest", model: Any = None, data: Any = None,
     overrides: dict[str, str] | None = None, trust: bool = False, screen: Screen | None = None,
     peers: Peers = ALONE,
 ) -> dict[str, Any]:  # fmt: skip
@@ -21,7 +21,7 @@ def evaluate(
 
     Args:
       workdir: of a run.
-      split: train, val or test.
+      split: train, val or test; "" is test, val where there is no test split, train where there is neither.
       at: latest, best, or a step.
       model: as `assemble` takes it, for a run that was given one.
       data: likewise.
@@ -32,6 +32,7 @@ def evaluate(
     """
     screen = screen or Screen.quiet()
     with contextlib.closing(open_run(workdir, overrides=overrides, model=model, data=data, trust=trust)) as run:
+        split = split or next(name for name in ("test", "val", "train") if name in run.feeds)
         check_split(run, split)
         agree_on(run, peers, {"split": split, "at": str(at)})
         own = split if data is None and not moved(overrides) else ""
@@ -69,4 +70,4 @@ def tell_news(run: Run, screen: Screen) -> None:
 def check_split(run: Run, split: str) -> None:
     """Raises ConfigError when the data has no such split."""
     if split not in run.feeds:
-        raise ConfigError(f"--split={split}: {run.data.name} has no such split{did_you_mean(split, run.feeds)}")
+        raise ConfigError(f"split={split}: {run.data.name} has no such split{did_you_mean(split, run.feeds)}")

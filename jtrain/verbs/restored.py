@@ -7,7 +7,7 @@ import jax
 
 from jtrain import config as configs
 from jtrain import config_files
-from jtrain.assembly import assemble
+from jtrain.assembly import GIVEN, assemble
 from jtrain.errors import ConfigError, DataError
 from jtrain.io.manifest import digest_of
 from jtrain.io.progress import Screen
@@ -54,7 +54,11 @@ def open_run(
                 f"{key}: is as {path} says, with which the run was trained; only {', '.join(MAY_CHANGE)} may differ"
             )
     if config.data.name == "arrays" and data is None:
-        raise ConfigError(f"{path}: this run's data were arrays of a program; give them again (data=…) in a program")
+        given = "model=…, data=…" if config.model.name == GIVEN and model is None else "data=…"
+        raise ConfigError(
+            f"{path}: this run's data were arrays of a program; give them again in a program, as in "
+            f"jtrain.evaluate({str(workdir)!r}, {given}), and likewise jtrain.predict"
+        )
     return assemble(config, model=model, data=data)
 
 
@@ -109,8 +113,8 @@ def open_state(
     trained_on = restored.control.get("data")
     if held_out in ("train", "val") and trained_on and trained_on != run.fingerprint:
         raise ConfigError(
-            f"--split={held_out}: {workdir} was trained on other examples than its config.json cuts for that (a member "
-            "of a study, or changed data), so that it may have seen them; use --split=test"
+            f"split={held_out}: {workdir} was trained on other examples than its config.json cuts for that (a member "
+            "of a study, or changed data), so that it may have seen them; use split=test"
         )
     stopped = restored.control.get("stopped") and str(at) == "latest"
     hint = "; the run was stopped early, its best is --at=best" if stopped else ""

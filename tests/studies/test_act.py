@@ -14,7 +14,10 @@ from jtrain.errors import ConfigError
 from jtrain.loop import train
 from jtrain.studies.act import act
 from jtrain.studies.act import legs as act_legs
-from jtrain.studies.act.legs import rank
+from jtrain.studies.act.choice import Chosen, choose
+from jtrain.studies.act.legs import Ended, Leg, rank
+from jtrain.studies.act.report import report
+from jtrain.studies.journal import open_study
 from jtrain.verbs.evaluate import evaluate
 from jtrain.verbs.restored import open_state
 
@@ -51,10 +54,14 @@ def test_a_healthy_run_is_trained_as_without_it(says, tmp_path):
     assert study.ok
     assert study.found["acts"] == []
     assert study.found["updates"] == study.found["total"] == TOTAL
-    assert (study.found["step"], study.found["value"]) == (plain.best["step"], plain.best["value"])
-    best = evaluate(tmp_path / "plain", at="best", data=blobs())
+    curve = {row["step"]: row for row in plain.history if row["split"] == "val"}
+    assert study.found["value"] == curve[study.found["step"]]["accuracy"]
+    run = assemble(config(), data=blobs())
+    same = [open_state(run, tmp_path / where, TOTAL) for where in ("plain", "w/attempt0")]
+    for a, b in zip(*(jax.tree.leaves(state.params) for state in same), strict=True):
+        np.testing.assert_array_equal(a, b)
     final = evaluate(tmp_path / "w" / "final", data=blobs())
-    assert final["loss"] == best["loss"] == study.found["test"]["loss"]
+    assert final["loss"] == study.found["test"]["loss"]
     assert final["accuracy"] == study.found["test"]["accuracy"]
 
 
@@ -84,6 +91,9 @@ def test_a_larger_lr_is_had_at_once_and_no_update_is_lost(says, tmp_path):
     lrs = {row["step"]: row["lr"] for row in rows(tmp_path / "w" / "attempt1") if row["split"] == "train"}
     assert lrs[29] == pytest.approx(0.01, rel=0.1)  # ten times the peak, though the cosine has fallen by half
     assert study.found["attempt"] == "attempt1"
+    # The cosine is at half of its peak at update 28.
+    (one,) = study.found["acts"]
+    assert "the lr in force 0.00053 → 0.0094 (optimizer.lr, the peak of its schedule: 0.001 → 0.0189)" in one["text"]
 
 
 def test_a_tail_goes_on_from_the_checkpoint_at_or_before_the_knee_to_the_end(says, tmp_path):
@@ -203,7 +213,8 @@ def test_after_a_kill_the_same_command_comes_to_the_same_end(says, tmp_path, mon
 def test_old_checkpoints_are_removed_at_the_end_and_what_is_final_is_a_run(says, tmp_path):
     study = act(config(), tmp_path / "w", data=blobs())
     left = {int(path.name) for path in (tmp_path / "w" / "attempt0" / "checkpoints").iterdir()}
-    assert left <= {TOTAL, TOTAL - 7, study.found["step"]}
+    best = json.loads((tmp_path / "w" / "attempt0" / "best.json").read_text())["step"]
+    assert left <= {TOTAL, TOTAL - 7, study.found["step"], best}
     run = assemble(config(), data=blobs())
     latest, best = (open_state(run, tmp_path / "w" / "final", at) for at in ("latest", "best"))
     for a, b in zip(*map(jax.tree.leaves, (latest.params, best.params)), strict=True):
@@ -223,6 +234,52 @@ def test_what_went_in_is_untouched_and_without_a_workdir_nothing_is_left(says):
 def test_phases_are_refused(says):
     with pytest.raises(ConfigError, match="phases"):
         act(config(phases=(("0", "dense0/.*"), ("10steps", ".*"))), data=blobs())
+
+
+def test_of_states_as_good_by_the_metric_that_with_the_lowest_loss_is_the_answer(tmp_path):
+    run = assemble(config(), data=blobs())
+    for step in (7, 14, 28, 35):
+        (tmp_path / "attempt0" / "checkpoints" / str(step)).mkdir(parents=True)
+    curve = [(7, 1.0, 0.03), (14, 1.0, 0.02), (21, 1.0, 0.001), (28, 1.0, 0.01), (35, 0.5, 0.0)]  # 21 is not kept
+    ended = Ended("finished", 35, {"step": 7, "metric": "val/accuracy", "value": 1.0}, curve, 0.1, 0.1)
+    with open_study("act", run, None) as journal:
+        found = choose(journal, {0: (Leg(0, 0, 35, 1.0, acting=True), ended)}, tmp_path, True)
+        assert (found.step, found.value, found.loss) == (28, 1.0, 0.01)
+
+
+SLOW = {"name": "lr_too_low", "text": "it is slow", "action": "start again with 10 times the lr", "level": "warning",
+        "act": {"kind": "restart", "factor": 10.0, "step": 0}}  # fmt: skip
+
+
+def told(said, *, attempts=2, loss=0.5, guess=1.0, acts=()):
+    """The study of a run that finished with these verdicts."""
+    run = assemble(config(diagnose__attempts=attempts), data=blobs())
+    leg = Leg(0, 0, TOTAL, 1.0, acting=True)
+    ended = Ended("finished", TOTAL, None, [], 0.5, 0.001, said=said, guess=guess)
+    return report(run, [(leg, ended)], acts, Chosen(0, TOTAL, 1.0, 0.6, loss), {}, None)
+
+
+def test_what_is_seen_after_the_last_update_is_told_with_what_to_type():
+    study = told([SLOW])
+    assert "nothing was to be done" not in study.conclusion
+    assert "seen too late to act on (after the last update): lr_too_low: it is slow" in study.conclusion
+    assert "--config.optimizer.lr=0.1" in study.conclusion  # ten times 0.01
+    assert study.found["late"] == {"verdict": "lr_too_low", "text": "it is slow", "typed_lr": 0.1}
+    assert "not acted on (diagnose.attempts is 0)" in told([SLOW], attempts=0).conclusion
+    mended = told([SLOW | {"name": "overfitting", "act": None, "action": "stop earlier"}]).conclusion
+    assert "nothing that another lr would mend, but overfitting: stop earlier" in mended
+    assert "nothing was to be done" in told([]).conclusion
+
+
+def test_a_state_that_is_no_better_than_a_guess_is_told_to_be_of_no_use():
+    study = told([], loss=1.2)
+    assert study.ok
+    assert "no better than a guess (validation loss 1.2, a guess 1)" in study.found["advice"]
+    assert study.found["advice"] in study.conclusion
+    assert "--config.optimizer.lr=0.1, from the first update on" in told([SLOW], loss=1.2).found["advice"]
+    longer = told([SLOW | {"name": "still_improving", "act": None, "level": "info"}]).found["advice"]
+    assert longer == "still improving at its end: a larger --config.train.total would be better"
+    assert told([]).found["advice"] == ""
 
 
 def test_of_equal_metrics_the_lower_loss_is_better_and_what_is_not_finite_is_last():

@@ -10,10 +10,12 @@ from helpers import blobs, put
 from jtrain import config as configs
 from jtrain.assembly import assemble
 from jtrain.coach.told import Finding
-from jtrain.studies.autopilot import autopilot
+from jtrain.errors import ConfigError
+from jtrain.studies.autopilot import autopilot, finale, recipe
 from jtrain.studies.autopilot import stages as autopilot_stages
 from jtrain.studies.autopilot import trials as autopilot_trials
-from jtrain.studies.autopilot.recipe import Candidate, candidates, is_yours, plan
+from jtrain.studies.autopilot.recipe import Candidate, candidates, check_options, is_yours, plan, rules_of, scolded
+from jtrain.studies.autopilot.report import report
 from jtrain.studies.autopilot.trials import try_out
 from jtrain.studies.journal import open_study
 from jtrain.verbs.evaluate import evaluate
@@ -65,7 +67,7 @@ def test_candidates_leave_alone_what_is_yours():
     def names(run, **given):
         return [one.name for one in candidates(run, **({"lr_is_yours": True, "length_is_yours": True} | given))]
 
-    assert names(run_of()) == ["weight decay 0.1", "weight decay 1", "label smoothing 0.1"]
+    assert names(run_of()) == ["weight decay 0.1", "weight decay 0.3", "label smoothing 0.1"]
     assert names(run_of(optimizer__adamw__weight_decay=0.2)) == ["label smoothing 0.1"]
     assert names(run_of(optimizer__lr=0.03), lr_is_yours=False)[2] == "lr 0.01"
     images = {"train": (np.zeros((200, 16, 16, 3), np.uint8), np.arange(200, dtype=np.int32) % 2)}
@@ -92,12 +94,14 @@ def test_a_candidate_is_taken_where_it_is_better_than_chance_and_the_best_of_its
              Candidate("d", "z", {})]  # fmt: skip
     gains = {"a": [0.02, 0.03], "b": [0.04, 0.05], "c": [0.10, -0.08], "d": [-0.1, 0.0]}
     found, ran = trial(monkeypatch, given, gains)
+    assert found.rows[2]["told"] == "+0.01 ± 0.09, over 2 seeds"
+    assert found.rows[3]["told"] == "-0.1, given up after 1 seed"
     assert [one.name for one in found.chosen] == ["b"]
     assert [row["better"] for row in found.rows] == [True, True, False, False]
     assert found.rows[2]["gain"] == pytest.approx(0.01)
-    assert found.rows[2]["error"] == pytest.approx(np.std([0.1, -0.08], ddof=1) / np.sqrt(2))
     assert ("d", 1) not in ran  # no better on the first of two
     assert found.updates == found.length * len(ran)
+    assert [row["updates"] / found.length for row in (found.base, *found.rows)] == [2, 2, 2, 2, 1]
 
 
 def test_of_few_examples_five_folds_judge_and_who_loses_two_is_given_up(monkeypatch):
@@ -106,6 +110,17 @@ def test_of_few_examples_five_folds_judge_and_who_loses_two_is_given_up(monkeypa
     assert [one.name for one in found.chosen] == ["a"]
     assert [number for name, number in ran if name == "b"] == [0, 1]
     assert "5 folds" in found.note
+    assert [row["told"] for row in found.rows] == ["+0.01 each, over 5 folds", "-0.01 each, given up after 2 folds"]
+
+
+def test_one_more_right_example_in_one_fold_is_chance(monkeypatch):
+    # 400 and 400 examples in 5 folds: one example is 1/160. The mean of one fold alone is its standard error exactly.
+    one, given = 1 / 160, [Candidate("a", "x", {}), Candidate("b", "y", {}), Candidate("c", "z", {})]
+    gains = {"a": [0, 0, 0, 0, one], "b": [one, one, 0, 0, 0], "c": [one, 2 * one, one, one, 0]}
+    found, _ = trial(monkeypatch, given, {**gains, "a": [one, 0, 0, 0, 0]}, val=400)
+    assert [row["better"] for row in found.rows] == [False, False, True]
+    few, _ = trial(monkeypatch, given, {"a": [1 / 3000] * 2})  # of 4,000 examples: one more on each seed
+    assert not few.rows[0]["better"]
 
 
 def test_as_many_candidates_are_tried_as_there_are_updates_for(monkeypatch):
@@ -137,11 +152,65 @@ def small(**fields):
     return config(**given, **({"study__autopilot__budget": "5000steps"} | fields))
 
 
+def test_a_budget_too_small_for_any_final_run_is_refused_before_any_work(tmp_path):
+    with pytest.raises(ConfigError, match=r"study\.autopilot\.budget: '5steps' is 5 updates.* 200steps or more"):
+        autopilot(small(study__autopilot__budget="5steps"), tmp_path / "w", data=blobs(200))
+    assert not (tmp_path / "w" / "study.jsonl").exists()
+    check_options(run_of(400, train__total="10steps"), 20)
+
+
+def test_a_default_that_is_named_is_kept():
+    run = run_of(400, study__autopilot__keep=("train.total",))
+    assert "train.total" not in values_of(plan(run, 0))
+    assert plan(run, 0)[1].reason == "it is yours"
+    assert "20epochs is also the default: to keep it, --config.study.autopilot.keep=" in plan(run_of(400), 0)[1].reason
+    with pytest.raises(ConfigError, match=r"study\.autopilot\.keep: .*train\.totl"):
+        check_options(run_of(400, study__autopilot__keep=("train.totl",)), 0)
+
+
+def test_what_lint_would_scold_is_known_before_it_is_tried():
+    run = run_of(optimizer__lr=0.001)
+    key = "optimizer.adamw.weight_decay"
+    assert [one.rule for one in scolded(run, {key: 1.0}, rules_of(run))] == ["decay-strong"]
+    assert not scolded(run, {key: 0.3}, rules_of(run))
+    both = [Candidate("a", "x", {key: 0.3}), Candidate("b", "y", {"optimizer.lr": 0.1})]  # forgets within 33 updates
+    taken, against = autopilot_trials.agreed(run, both)
+    assert list(taken) == ["a"]
+    assert list(against) == ["b"]
+
+
+def test_of_two_decisions_on_one_option_the_last_one_is_told():
+    said = [("lr 0.03", ["optimizer.lr"], False), ("weight decay 0.3", ["optimizer.adamw.weight_decay"], False),
+            ("lr 0.01", ["optimizer.lr"], False), ("nothing", [], False), ("update 5", [], True)]  # fmt: skip
+    names = ("decision", "keys", "always")
+    rows = [
+        {"stage": "s", "reason": "r", "updates": 1, "seconds": 1.0} | dict(zip(names, one, strict=True)) for one in said
+    ]
+    study = report(run_of(), rows, {"budget": 9}, "")
+    assert study.conclusion.endswith("decided: weight decay 0.3; lr 0.01; update 5")
+
+
+def test_what_is_seen_after_the_last_update_is_done_once_more_or_told():
+    late = {"verdict": "lr_too_low", "text": "slow", "typed_lr": 0.1}
+    more = finale._once_more(late, False, 100, finale.Allowed(100, True, lr=True))
+    assert (more["more"], more["next"]) == (100, {"optimizer.lr": 0.1})
+    (yours,) = finale._once_more(late, False, 100, finale.Allowed(100, True, lr=False))["decisions"]
+    assert "--config.optimizer.lr=0.1" in yours.text
+    assert "the lr is yours" in yours.reason
+    assert "more" not in finale._once_more(late, False, 100, finale.Allowed(99, True, lr=True))
+    assert finale._once_more(None, True, 100, finale.Allowed(200, True, lr=True))["more"] == 200
+    assert finale._once_more(None, True, 100, finale.Allowed(199, True, lr=True)) == {}
+
+
 def test_every_stage_tells_its_decision_with_a_reason_and_the_budget_is_kept(flown):
     _, study, folder = flown
     assert study.ok, study.conclusion
     stages = list(dict.fromkeys(one["stage"] for one in study.found["decisions"]))
-    assert stages[:7] == ["lint", "plan", "overfit", "batch size", "ladder", "trials", "train"]
+    assert stages[:8] == ["lint", "plan", "overfit", "batch size", "ladder", "trials", "check", "train"]
+    trials = [one for one in study.found["decisions"] if one["stage"] == "trials"]
+    assert all(one["updates"] > 0 and one["seconds"] > 0 for one in trials)
+    (taken,) = [one for one in study.found["decisions"] if one["stage"] == "train"][:1]
+    assert "test" not in taken["reason"]
     assert all(one["decision"] and one["reason"] for one in study.found["decisions"])
     assert study.found["updates"] <= study.found["budget"] == 5000
     assert study.found["config"]["optimizer.lr"] > 0
@@ -155,6 +224,10 @@ def test_what_is_final_is_a_run_with_the_recipe_that_was_found(flown):
     _, study, folder = flown
     again = evaluate(folder / "final", data=blobs(200))
     assert again["accuracy"] == study.found["test"]["accuracy"]
+    without_test = evaluate(folder / "final", data=blobs(200)["train"])  # a split that there is
+    assert without_test["accuracy"] == study.found["val"]["accuracy"]
+    with pytest.raises(ConfigError, match=r"jtrain\.evaluate\('.*final', data=…\)"):
+        evaluate(folder / "final")
     config = json.loads((folder / "final" / "config.json").read_text())
     assert config["optimizer"]["lr"] == study.found["config"]["optimizer.lr"]
     assert config["train"]["batch_size"] == 16
@@ -187,13 +260,17 @@ def test_a_model_that_cannot_learn_is_no_answer_and_nothing_is_trained(tmp_path)
 
 def test_lint_is_told_and_nothing_is_overridden(tmp_path, monkeypatch):
     one = Finding("lr-high", "warning", "optimizer.lr", "is 3", "it blows up", "the notes")
-    monkeypatch.setattr(autopilot_stages, "lint", lambda facts, silence=(): [one])
+    monkeypatch.setattr(recipe, "lint", lambda facts, silence=(): [one])
     monkeypatch.setattr(autopilot_stages, "overfit", lambda *words, **more: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        autopilot(small(), tmp_path / "w", data=blobs(200))
+        autopilot(small(optimizer__lr=3.0), tmp_path / "w", data=blobs(200))
     row = json.loads((tmp_path / "w" / "study.jsonl").read_text().splitlines()[1])
     assert row["value"]["decisions"][0]["text"] == "optimizer.lr stays as it is"
     assert row["value"]["decisions"][0]["values"] == {}
+    with pytest.raises(ZeroDivisionError):
+        autopilot(small(), tmp_path / "open", data=blobs(200))  # the ladder is yet to find an lr
+    row = json.loads((tmp_path / "open" / "study.jsonl").read_text().splitlines()[1])
+    assert row["value"]["decisions"][0]["text"] == "nothing is to be changed"
 
 
 def test_minutes_are_turned_into_updates(tmp_path):

@@ -17,8 +17,9 @@ from jtrain.io import shelf
 from jtrain.io.progress import Screen
 from jtrain.io.writers import EventWriter
 from jtrain.run import Run
+from jtrain.studies.act.choice import choose
 from jtrain.studies.act.final import FINAL, make_final, measure_final, prune
-from jtrain.studies.act.legs import NOT_FINITE, Ended, Leg, Race, rank, run_leg, typed_lr
+from jtrain.studies.act.legs import NOT_FINITE, Ended, Leg, Race, run_leg, typed_lr
 from jtrain.studies.act.report import report
 from jtrain.studies.journal import Journal, open_study
 from jtrain.studies.short import FEWEST, is_higher_better
@@ -41,8 +42,9 @@ def act(
     """Trains a config, and does about what diagnose sees what it advises, in no more updates than the config asks for.
 
     The attempts are runs of their own, in the folders `attempt0`, `attempt1`, …; all of them together do
-    `train.total` updates at most. The answer is the best state of all by the watched metric on the validation split, in
-    the folder `final`, which is a run to `eval`, `predict` and `export`.
+    `train.total` updates at most. The answer is the best state of all by the watched metric on the validation split (of
+    those that are as good, that with the lowest loss, see `choose`), in the folder `final`, which is a run to `eval`,
+    `predict` and `export`.
 
     Args:
       given: a config or a run; it stays as it is. `diagnose.attempts` is how often may be acted.
@@ -53,8 +55,9 @@ def act(
 
     Returns:
       `found`: "attempt", "step", "metric" and "value" of the best state, "val" and "test" its metrics, "folder" where
-      it is, "updates" done of "total", and "acts": what was done, where and why. `ok` is False where no state is left
-      that is finite.
+      it is, "updates" done of "total", and "acts": what was done, where and why; "late": a verdict that was seen after
+      the last update, with the "typed_lr" to start again with; "advice": what to type where the state is of little use,
+      else "". `ok` is False where no state is left that is finite.
 
     Raises:
       ConfigError: the run has phases; or see `open_study`.
@@ -71,15 +74,15 @@ def act(
         folder = journal.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         acting = Acting(journal, folder.absolute())
         acting.to_the_end()
-        chosen = acting.chosen()
+        chosen = choose(journal, acting.last_of_attempts(), folder.absolute(), acting.higher)
         metrics: dict[str, Any] = {}
         if chosen is not None:
-            leg, step = chosen
-            make_final(folder / leg.name, step, folder / FINAL)
+            make_final(folder / chosen.name, chosen.step, folder / FINAL)
             metrics = journal.piece("final", lambda: measure_final(run, folder / FINAL))
         for number, (_, ended) in acting.last_of_attempts().items():
-            keep, best = run.config.checkpoint.keep, ended.best
-            prune(folder / f"attempt{number}", keep, best["step"] if best else None)
+            stays = {ended.best["step"]} if ended.best else set()
+            stays |= {chosen.step} if chosen is not None and chosen.attempt == number else set()
+            prune(folder / f"attempt{number}", run.config.checkpoint.keep, stays)
         where = journal.folder / FINAL if journal.folder else None
         return journal.finish(report(run, acting.legs, acting.acts, chosen, metrics, where))
 
@@ -143,9 +146,8 @@ class Acting:
         then, told = self._anew(leg, ended, what)
         if then is None:
             return None
-        old, new = (typed_lr(self.run, factor) for factor in (leg.factor, then.factor))
         if then.attempt != leg.attempt:
-            told += f" with optimizer.lr {old:g} → {new:g}"
+            told += f" with {self._lrs_told(leg, ended, then)}"
         self._note("act", then, ended, f"{told}, because {ended.why}")
         return dataclasses.replace(then, acting=self._may_act and then.attempt != leg.attempt)
 
@@ -159,7 +161,8 @@ class Acting:
         begin = self._checkpoint(leg, at)
         if begin and left >= FEWEST:
             lift = self._lift(leg, ended) if what.factor > 1 else 1.0
-            tail = dataclasses.replace(new, begin=begin, total=begin + left, factor=factor * lift, parent=leg.attempt)
+            lifted = float(f"{factor * lift:.3g}") if lift > 1 else factor
+            tail = dataclasses.replace(new, begin=begin, total=begin + left, factor=lifted, parent=leg.attempt)
             told = f"goes on from update {begin} of {leg.name}"
             return dataclasses.replace(tail, race=self._race(leg, ended, tail)), told
         if failed:
@@ -178,6 +181,17 @@ class Acting:
         """By how much the schedule has fallen: a larger lr is meant of its peak, and most of it may lie behind."""
         peak = self.run.optimizer.lr * self.run.config.lr_scale * leg.factor
         return min(LIFT, max(1.0, peak / ended.lr)) if ended.lr else 1.0
+
+    def _lrs_told(self, leg: Leg, ended: Ended, then: Leg) -> str:
+        """Of what goes on, in terms of the lr in force, which the schedule has brought down from its peak."""
+        old, new = (typed_lr(self.run, factor) for factor in (leg.factor, then.factor))
+        if not then.begin or not ended.lr:
+            return f"optimizer.lr {old:g} → {new:g}"
+        step = min(self.total - 1, round(then.begin / then.total * self.total))
+        force = self.run.lrs(step, {})["lr"] * then.factor
+        return (
+            f"the lr in force {ended.lr:.2g} → {force:.2g} (optimizer.lr, the peak of its schedule: {old:g} → {new:g})"
+        )
 
     def _race(self, leg: Leg, ended: Ended, new: Leg) -> Race | None:
         """What a new attempt must be better than, early on; None where the old one is not worth going back to."""
@@ -212,24 +226,3 @@ class Acting:
     def last_of_attempts(self) -> Mapping[int, tuple[Leg, Ended]]:
         """The last leg of every attempt, by its number."""
         return {leg.attempt: (leg, ended) for leg, ended in self.legs}
-
-    def chosen(self) -> tuple[Leg, int] | None:
-        """(attempt, update) of the best state of all by the watched metric; of attempts within a standard error of the
-        best accuracy, that with the lowest loss there: the best of many looks is partly luck. Without a validation
-        split, the last state of the last attempt, where it came to its end. None: there is none."""
-        found: list[tuple[float, float, Leg, int]] = []
-        for leg, ended in self.last_of_attempts().values():
-            if ended.best is not None:
-                step = int(ended.best["step"])
-                losses = {at: loss for at, _, loss in ended.curve if loss is not None}
-                found.append((float(ended.best["value"]), float(losses.get(step, math.nan)), leg, step))
-        if not found:
-            leg, ended = self.legs[-1]
-            newest = self._checkpoint(leg, ended.step) if ended.status != "failed" else 0
-            return (leg, newest) if newest else None
-        top = max(found, key=lambda one: rank(one[0], one[1], self.higher))
-        if self.run.watch.removeprefix("ema/") == "accuracy" and self.run.data.val is not None:
-            error = math.sqrt(max(0.0, top[0] * (1 - top[0])) / len(self.run.data.val))
-            near = [one for one in found if one[0] >= top[0] - error and math.isfinite(one[1])]
-            top = min(near, key=lambda one: one[1], default=top)
-        return top[2], top[3]

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from jtrain.errors import DataError
 from jtrain.io import shelf
-from jtrain.io.workdir import disk_error
+from jtrain.io.manifest import encode, read_manifest
+from jtrain.io.workdir import disk_error, write_json_atomic
 from jtrain.run import Run
 from jtrain.session import place_state
 from jtrain.weights_source import read_checkpoint
@@ -17,7 +19,8 @@ FILES = ("config.json", "metrics.jsonl", "events.jsonl", "coach.json", "best.jso
 
 
 def make_final(source: Path, step: int, target: Path) -> None:
-    """Copies one checkpoint of a run, and what was written about the run, into a folder that is there whole or not.
+    """Copies one checkpoint of a run, and what was written about the run, into a folder that is there whole or not. The
+    one checkpoint is also the best there.
 
     Args:
       source: workdir of the run.
@@ -38,9 +41,27 @@ def make_final(source: Path, step: int, target: Path) -> None:
         for name in FILES:
             if (source / name).is_file():
                 shutil.copy2(source / name, temporary / name)
+        _call_best(temporary, step)
         temporary.rename(target)
     except OSError as error:
         raise disk_error(target, error) from error
+
+
+def _call_best(folder: Path, step: int) -> None:
+    """Makes the one checkpoint of a folder the best of it: the run's own best may be another, which is not there."""
+    path = folder / "checkpoints" / str(step)
+    manifest = read_manifest(path, step)
+    best = manifest["control"].get("best")
+    if not best or best["step"] == step:
+        return
+    name = best["metric"].partition("/")[2]
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    value = next((row.get(name) for row in rows if row["step"] == step and row["split"] == "val"), None)
+    own = None if value is None else best | {"step": step, "value": value}
+    (path / "manifest.json").write_bytes(encode(manifest | {"control": manifest["control"] | {"best": own}}))
+    (folder / "best.json").unlink(missing_ok=True)
+    if own is not None:
+        write_json_atomic(folder / "best.json", own)
 
 
 def measure_final(run: Run, folder: Path) -> dict[str, dict[str, float]]:
@@ -55,11 +76,11 @@ def measure_final(run: Run, folder: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def prune(folder: Path, keep: int, best: int | None) -> None:
-    """Removes all checkpoints of a finished run but the newest and the best."""
+def prune(folder: Path, keep: int, stays: Collection[int]) -> None:
+    """Removes all checkpoints of a finished run but the newest and those that are to stay."""
     checkpoints = folder / "checkpoints"
     for step in shelf.steps(checkpoints)[:-keep]:
-        if step != best:
+        if step not in stays:
             shelf.remove(checkpoints, step)
 
 

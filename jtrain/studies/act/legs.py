@@ -16,6 +16,7 @@ from jtrain.io.progress import Screen
 from jtrain.io.workdir import plain
 from jtrain.loop import Judge, train
 from jtrain.run import Run
+from jtrain.studies.act.final import coach_of
 from jtrain.studies.short import is_higher_better, shortened, tidy, typed
 
 NOT_FINITE = Act("restart", 0.1)  # what cannot stay finite, or below a guess, is further off than what only rises
@@ -79,6 +80,8 @@ class Ended:
       lr: of the last update that was logged.
       verdict: for which it was stopped, plain; None: for none.
       why: it ended so, a sentence; '' where it finished.
+      said: the verdicts on the whole of a leg that finished, plain.
+      guess: the loss of one; None: it is not known.
     """
 
     status: str
@@ -89,6 +92,8 @@ class Ended:
     lr: float | None
     verdict: dict[str, Any] | None = None
     why: str = ""
+    said: Sequence[Mapping[str, Any]] = ()
+    guess: float | None = None
 
     def standing(self, higher: bool, until: int) -> tuple[float, float]:
         """(the best of the watched metric, the loss there) over the evaluations until an update."""
@@ -219,7 +224,11 @@ def _ended(
     step = step or max((row["step"] for row in rows), default=0)
     last = trained[-1] if trained else {}
     told = dict(verdict) if verdict else None
-    ended = Ended(status, step, best_of(run, where), curve, last.get("loss"), last.get("lr"), told, why)
+    coach = coach_of(where)
+    said = coach.get("diagnosis", ()) if status == "finished" else ()
+    guess = coach.get("curves", {}).get("guess")
+    best, loss, lr = best_of(run, where), last.get("loss"), last.get("lr")
+    ended = Ended(status, step, best, curve, loss, lr, told, why, said, guess)
     found: dict[str, Any] = plain(dataclasses.asdict(ended))
     return found
 

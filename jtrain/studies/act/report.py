@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from jtrain.run import Run
+from jtrain.studies.act.choice import Chosen
 from jtrain.studies.act.legs import Ended, Leg, typed_lr
 from jtrain.studies.study import Study
 
+NO_BETTER = 0.95  # × the loss of a guess: a state that is above it knows nothing
 ENDS = {"finished": "finished", "stopped": "stopped", "given_up": "given up", "failed": "not finite"}
 
 
@@ -16,7 +18,7 @@ def report(
     run: Run,
     legs: Sequence[tuple[Leg, Ended]],
     acts: Sequence[Mapping[str, Any]],
-    chosen: tuple[Leg, int] | None,
+    chosen: Chosen | None,
     metrics: Mapping[str, Mapping[str, float]],
     folder: Path | None,
 ) -> Study:
@@ -26,7 +28,7 @@ def report(
       run: as it was asked for.
       legs: all, in turn.
       acts: what was done between them.
-      chosen: (attempt, update) of the best state; None: there is none.
+      chosen: the best state; None: there is none.
       metrics: of that state, by split.
       folder: where it is; None: it is not kept.
     """
@@ -34,18 +36,53 @@ def report(
     rows = [_row(run, leg, ended) for leg, ended in legs]
     found: dict[str, Any] = {
         "attempt": None, "step": None, "metric": None, "value": None, **metrics, "folder": None,
-        "updates": spent, "total": run.clock.total, "acts": [dict(one) for one in acts],
+        "updates": spent, "total": run.clock.total, "acts": [dict(one) for one in acts], "late": late(run, *legs[-1]),
+        "advice": "",
     }  # fmt: skip
     if chosen is not None:
-        leg, step = chosen
-        best = next(ended.best for other, ended in reversed(legs) if other.attempt == leg.attempt)
-        found |= {"attempt": leg.name, "step": step, "folder": str(folder) if folder else None}
-        found |= {"metric": best["metric"], "value": best["value"]} if best else {}
-        found["lr"] = run.optimizer.lr * leg.factor
-        found["typed_lr"] = typed_lr(run, leg.factor)
-    words = _conclusion(run, legs, acts, chosen, metrics, found)
+        found |= {"attempt": chosen.name, "step": chosen.step, "folder": str(folder) if folder else None}
+        found |= {"metric": f"val/{run.watch}", "value": chosen.value} if chosen.value is not None else {}
+        found["lr"] = run.optimizer.lr * chosen.factor
+        found["typed_lr"] = typed_lr(run, chosen.factor)
+        found["advice"] = advise(run, legs, chosen, metrics, found["late"])
+    words = _conclusion(run, legs, chosen, metrics, found)
     picture = functools.partial(_draw, watch=run.watch, legs=list(legs), acts=list(acts))
     return Study("act", words, rows, found, picture, ok=chosen is not None)
+
+
+def late(run: Run, leg: Leg, ended: Ended) -> dict[str, Any] | None:
+    """What diagnose said of the whole of the last leg, that an lr can mend and nothing was done about: {"verdict",
+    "text", "typed_lr"}; None: nothing."""
+    for said in ended.said:
+        if said.get("act"):
+            lr = float(f"{typed_lr(run, leg.factor * said['act']['factor']):.3g}")
+            return {"verdict": said["name"], "text": said["text"], "typed_lr": lr}
+    return None
+
+
+def advise(
+    run: Run, legs: Sequence[tuple[Leg, Ended]], chosen: Chosen, metrics: Mapping[str, Mapping[str, float]],
+    seen: Mapping[str, Any] | None,
+) -> str:  # fmt: skip
+    """What to type where the state that is left is no better than a guess, or its run was still improving; else ""."""
+    val, last = metrics.get("val", {}), legs[-1][1]
+    loss, guess = chosen.loss, last.guess
+    useless = (loss is not None and guess is not None and loss >= NO_BETTER * guess) or val.get("r2", 1.0) <= 0.0
+    improving = any(said["name"] == "still_improving" for said in last.said)
+    if not useless and not improving:
+        return ""
+    words = ["still improving at its end"] if improving else []
+    if useless:
+        against = f" (validation loss {loss:.3g}, a guess {guess:.3g})" if loss is not None and guess else ""
+        words.insert(0, f"this state is of no use, being no better than a guess{against}")
+    lr = seen["typed_lr"] if seen else typed_lr(run, chosen.factor) if chosen.factor > 1 else None
+    if lr is not None:
+        do = f"start again with --config.optimizer.lr={lr:g}, from the first update on"
+    elif useless:
+        do = "let the study ladder find an lr, or overfit a mistake"
+    else:
+        do = "a larger --config.train.total would be better"
+    return f"{' and '.join(words)}: {do}"
 
 
 def _row(run: Run, leg: Leg, ended: Ended) -> dict[str, Any]:
@@ -58,11 +95,10 @@ def _row(run: Run, leg: Leg, ended: Ended) -> dict[str, Any]:
 
 
 def _conclusion(
-    run: Run, legs: Sequence[tuple[Leg, Ended]], acts: Sequence[Mapping[str, Any]], chosen: tuple[Leg, int] | None,
-    metrics: Mapping[str, Mapping[str, float]], found: Mapping[str, Any],
+    run: Run, legs: Sequence[tuple[Leg, Ended]], chosen: Chosen | None, metrics: Mapping[str, Mapping[str, float]],
+    found: Mapping[str, Any],
 ) -> str:  # fmt: skip
-    done = [one for one in acts if one["kind"] == "act"]
-    taken = "nothing was to be done" if not done else "; ".join(one["text"] for one in acts)
+    taken = was_done(run, legs, found)
     spent = f"{found['updates']:,} of {found['total']:,} updates"
     if chosen is None:
         return (
@@ -75,8 +111,32 @@ def _conclusion(
         told = f"update {found['step']} of {found['attempt']} (there is no validation split to choose by)"
     test = metrics.get("test", {}).get(run.watch.removeprefix("ema/"), metrics.get("test", {}).get(run.watch))
     told += f", test {run.watch} {test:.4g}" if test is not None else ""
+    advice = f"; {found['advice']}" if found["advice"] else ""
     where = f"; the state is in {found['folder']}" if found["folder"] else ""
-    return f"{told} ({spent}); {taken}{where}"
+    return f"{told} ({spent}); {taken}{advice}{where}"
+
+
+def was_done(run: Run, legs: Sequence[tuple[Leg, Ended]], found: Mapping[str, Any]) -> str:
+    """What was done about the verdicts, and what was not."""
+    done = [one["text"] for one in found["acts"]]
+    seen = found["late"]
+    if seen is not None:
+        asked = run.config.diagnose.attempts
+        used = sum(one["kind"] == "act" for one in found["acts"]) >= asked
+        why = (
+            f"not acted on (diagnose.attempts is {asked})"
+            if used
+            else "seen too late to act on (after the last update)"
+        )
+        done.append(
+            f"{why}: {seen['verdict']}: {seen['text']}; start again with --config.optimizer.lr={seen['typed_lr']:g}"
+        )
+    if done:
+        return "; ".join(done)
+    warnings = [said for said in legs[-1][1].said if said.get("level") == "warning"]
+    if warnings:
+        return f"nothing that another lr would mend, but {warnings[0]['name']}: {warnings[0]['action']}"
+    return "nothing was to be done"
 
 
 def _draw(figure: Any, watch: str, legs: Sequence[tuple[Leg, Ended]], acts: Sequence[Mapping[str, Any]]) -> None:

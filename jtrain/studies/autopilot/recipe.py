@@ -1,23 +1,30 @@
 """What autopilot decides of itself, and what it tries: from the size and kind of the data, and from what is yours."""
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jtrain import config as configs
+from jtrain.coach.lint import lint
+from jtrain.coach.told import Finding
 from jtrain.durations import Clock
+from jtrain.errors import ConfigError
+from jtrain.facts import facts_of_run
 from jtrain.run import Run
+from jtrain.studies.short import FEWEST
 
 ROUNDS = 20  # updates in an epoch, at least, where the batch may be as small as SMALLEST
 SMALLEST, LARGEST = 16, 128  # examples of a batch
 LEAST = 1000  # updates of a run
 LOOKS = 20  # evaluations of a run
 FEW = 1000  # validation examples, below which one split tells too little of small differences
+SHORTEST = 100  # updates of a run that tells anything
 BUDGET, BUDGET_FEW = 6, 30  # × the updates of the final run
-DECAYS = {"decoupled": (1e-1, 1.0), "coupled": (5e-4, 5e-3), "independent": (1e-4, 1e-3)}
+DECAYS = {"decoupled": (1e-1, 3e-1), "coupled": (5e-4, 5e-3), "independent": (1e-4, 1e-3)}
 SMOOTHING = 0.1
 
 
@@ -56,8 +63,46 @@ class Candidate:
 
 
 def is_yours(run: Run, key: str) -> bool:
-    """Whether an option of the config is not at its default."""
-    return bool(configs.flat(run.config)[key] != configs.schema()[key].default)
+    """Whether an option of the config is not at its default, or named in `study.autopilot.keep`."""
+    kept = key in run.config.study.autopilot.keep
+    return kept or bool(configs.flat(run.config)[key] != configs.schema()[key].default)
+
+
+def check_options(run: Run, asked: int) -> None:
+    """Raises ConfigError where `study.autopilot.keep` names what is no option, or where the budget is so small that
+    the final run, which has half of it, could not tell anything.
+
+    Args:
+      run: as it was given.
+      asked: updates of the budget; 0: none were named.
+    """
+    given = run.config.study.autopilot
+    for key in given.keep:
+        if key not in configs.schema():
+            raise ConfigError(f"study.autopilot.keep: {configs.unknown_key(key)}")
+    own = run.clock.total if is_yours(run, "train.total") else LEAST
+    least = 2 * max(FEWEST, min(own, SHORTEST))
+    if asked and asked < least:
+        raise ConfigError(
+            f"study.autopilot.budget: {given.budget!r} is {asked:,} updates, too few: the final run has half of them; "
+            f"use {least}steps or more, or 0 for the default"
+        )
+
+
+def rules_of(run: Run) -> frozenset[str]:
+    """The rules of lint that say something of a run."""
+    return frozenset(one.rule for one in findings(run))
+
+
+def scolded(run: Run, values: Mapping[str, Any], known: frozenset[str]) -> list[Finding]:
+    """What lint says of a run with options set, by other rules than the known ones."""
+    with contextlib.closing(run.again(put(run.config, dict(values)), run.data)) as other:
+        return [one for one in findings(other) if one.rule not in known]
+
+
+def findings(run: Run) -> list[Finding]:
+    """What lint says of a run."""
+    return lint(facts_of_run(run), tuple(run.config.lint.silence))
 
 
 def few_to_judge(run: Run) -> bool:
@@ -116,6 +161,9 @@ def _total(run: Run, size: int, budget: int) -> Decision:
         updates = max(1, budget // 2)
         text = f"{updates}steps"
     values = {"train.total": text} if text != run.config.train.total else {}
+    if values and not yours:
+        own = run.config.train.total
+        reason += f"; {own} is also the default: to keep it, --config.study.autopilot.keep='(\"train.total\",)'"
     return Decision("plan", f"{updates:,} updates ({text})", reason, values)
 
 

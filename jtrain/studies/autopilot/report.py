@@ -14,7 +14,8 @@ def report(run: Run, decisions: Sequence[Mapping[str, Any]], found: Mapping[str,
 
     Args:
       run: as it was asked for.
-      decisions: {"stage", "decision", "reason", "updates", "seconds"}, in turn.
+      decisions: {"stage", "decision", "reason", "updates", "seconds"}, in turn, with the "keys" that each sets,
+        and whether it is "always" told.
       found: what is known of the state that was chosen, and of the budget.
       failed: why there is none; "" where there is one.
     """
@@ -26,12 +27,23 @@ def report(run: Run, decisions: Sequence[Mapping[str, Any]], found: Mapping[str,
         test = (found.get("test") or {}).get(run.watch)
         words = f"{run.watch} {_told((found.get('val') or {}).get(run.watch))} on the validation split"
         words += f", {_told(test)} on the test split" if test is not None else ""
-        words += f" ({spent}); decided: " + "; ".join(one["decision"] for one in decisions if one["told"])
+        words += f" ({spent}); decided: " + "; ".join(_in_force(decisions))
         words += f"; the state is in {found['folder']}" if found.get("folder") else ""
     rows = [{name: one[name] for name in ("stage", "decision", "reason", "updates", "seconds")} for one in decisions]
     rows = [row | {"seconds": round(float(row["seconds"]), 1)} for row in rows]
     all_found = dict(found) | {"decisions": rows, "updates": updates, "seconds": round(float(seconds), 1)}
     return Study("autopilot", words, rows, all_found, functools.partial(_draw, rows=rows), ok=not failed)
+
+
+def _in_force(decisions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The decisions that hold in the end: what a later one has set otherwise is not told."""
+    found: list[str] = []
+    later: set[str] = set()
+    for one in reversed(decisions):
+        if one["always"] or set(one["keys"]) - later:
+            found.insert(0, one["decision"])
+        later |= set(one["keys"])
+    return found
 
 
 def _told(value: float | None) -> str:

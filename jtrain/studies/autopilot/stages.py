@@ -3,41 +3,43 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jtrain import config as configs
 from jtrain import mesh as meshes
-from jtrain.coach.lint import lint
-from jtrain.facts import facts_of_run
-from jtrain.io import shelf
+from jtrain.io.progress import duration_words
 from jtrain.loop import train
 from jtrain.run import Run
-from jtrain.studies.act import act
-from jtrain.studies.act.final import FINAL, coach_of, make_final, measure_final
-from jtrain.studies.act.legs import rank, with_total
+from jtrain.studies.act.final import FINAL, make_final, measure_final
+from jtrain.studies.act.legs import with_total
+from jtrain.studies.autopilot.finale import Allowed, final_run, is_better
 from jtrain.studies.autopilot.recipe import (
     BUDGET,
     BUDGET_FEW,
+    SHORTEST,
     Decision,
     candidates,
+    check_options,
     few_to_judge,
+    findings,
     is_yours,
     plan,
     put,
+    rules_of,
+    scolded,
     values_of,
 )
-from jtrain.studies.autopilot.trials import try_out
+from jtrain.studies.autopilot.trials import agreed, cost_of, try_out
 from jtrain.studies.batch_size import batch_size
 from jtrain.studies.journal import Journal
 from jtrain.studies.ladder import ladder
 from jtrain.studies.overfit import overfit
-from jtrain.studies.short import FEWEST, is_higher_better
+from jtrain.studies.short import FEWEST
 
 OVERFIT, LADDER = 0.2, 0.25  # shares of the budget that these may take
 RUNGS, RUNS = 10, 14  # of the ladder at most, and its runs with other seeds
-SHORTEST = 100  # updates of a rung
 PACE = 30  # updates by which the time of one is measured
 TIMED = 0.8  # share of the minutes that is given out as updates; compiling takes the rest
 
@@ -59,12 +61,12 @@ class Pilot:
         self.budget = 0
         self._begun = time.perf_counter()
         self._before = 0.0  # seconds of earlier parts
-        self._length_judged = False  # folds have compared the whole length with half of it
 
     def fly(self) -> str:
         """All stages; why there is no model in the end, "" where there is one."""
         asked = configs.updates(self.run.clock, self.options.budget, "study.autopilot.budget", zero=True)
-        self._stage("lint", self._lint)
+        check_options(self.run, asked)
+        self._stage("lint", lambda: self._lint(asked))
         planned = self._stage("plan", lambda: self._plan(asked))
         self.budget = planned["budget"]
         if self.options.minutes:
@@ -74,11 +76,14 @@ class Pilot:
             return str(checked["failed"])
         self._stage("batch size", self._batch)
         self._stage("ladder", self._ladder)
-        self._length_judged = self._stage("trials", self._trials).get("length_judged", False)
+        self._stage("trials", self._trials)
+        self._stage("check", self._check)
         trained = self._stage("train", lambda: self._train("6-train", self.total))
-        if trained["longer"]:
-            more = self._stage("longer", lambda: self._train("7-longer", trained["longer"]))
-            trained = self._better(trained, more)
+        if trained["more"]:
+            more = self._stage("more", lambda: self._train("7-more", trained["more"], trained["next"]))
+            if is_better(self.run, more, trained):
+                trained = more
+                self.values |= more["change"]
         if trained["attempt"] is None:
             return str(trained["failed"])
         source = self.folder / trained["folder"] / trained["attempt"]
@@ -86,6 +91,11 @@ class Pilot:
         with contextlib.closing(self.recipe()) as run:
             self.metrics = self.journal.piece("final", lambda: measure_final(run, self.folder / FINAL))
         return ""
+
+    def _train(self, name: str, updates: int, change: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        may = Allowed(self.left, self.may(), lr=not self.run.config.optimizer.lr)
+        with contextlib.closing(self.recipe()) as run:
+            return final_run(self.journal, run, self.folder / name, updates, change or {}, may)
 
     def recipe(self, **changes: Any) -> Run:
         """The run as it is decided so far; keys of further changes have two underscores for dots."""
@@ -96,7 +106,7 @@ class Pilot:
     def total(self) -> int:
         """Updates of the final run, as far as the budget has them."""
         with contextlib.closing(self.recipe()) as run:
-            return max(FEWEST, min(run.clock.total, self.left))
+            return max(1, min(run.clock.total, self.left))
 
     @property
     def left(self) -> int:
@@ -115,29 +125,56 @@ class Pilot:
         def timed() -> dict[str, Any]:
             begun = time.perf_counter()
             self.journal.told(f"autopilot: {name}")
-            found = compute()
+            found = {"updates": 0} | compute()
             told = [dataclasses.asdict(one) for one in found.pop("decisions")]
-            return {"updates": 0} | found | {"decisions": told, "seconds": time.perf_counter() - begun}
+            seconds = time.perf_counter() - begun
+            # Of a stage that does not say what each of its decisions has cost, the first has cost it all.
+            costs = found.pop("costs", None) or [(found["updates"], seconds), *[(0, 0.0)] * (len(told) - 1)]
+            return found | {"decisions": told, "costs": costs, "seconds": seconds}
 
         known = self.journal.has(name)
         found: dict[str, Any] = self.journal.piece(name, timed)
         if known:
             self._before += found["seconds"]
-        for number, one in enumerate(found["decisions"]):
-            cost = {"updates": found["updates"], "seconds": found["seconds"]} if number == 0 else _NOTHING
-            told = bool(one["values"]) or name in ("train", "longer")
-            self.decisions.append(
-                {"stage": name, "decision": one["text"], "reason": one["reason"], **cost, "told": told}
-            )
+        for one, (updates, seconds) in zip(found["decisions"], found["costs"], strict=True):
+            told = {"stage": name, "decision": one["text"], "reason": one["reason"]}
+            told |= {"updates": updates, "seconds": seconds, "always": name in ("train", "more")}
+            self.decisions.append(told | {"keys": sorted(one["values"])})
             self.values |= one["values"]
             if not known:
                 self.journal.told(f"  {name}: {one['text']}, because {one['reason']}")
+        if not known and found["updates"]:
+            self._tell_time()
         return found
 
-    def _lint(self) -> dict[str, Any]:
-        findings = lint(facts_of_run(self.run), tuple(self.run.config.lint.silence))
-        told = [Decision("lint", f"{one.key} stays as it is", f"[{one.rule}] {one.text}") for one in findings]
-        nothing = Decision("lint", "nothing is to be changed", "no rule of lint says anything of the config")
+    def _tell_time(self) -> None:
+        """How long the rest takes, at most, at the pace so far."""
+        spent, took = (sum(one[name] for one in self.decisions) for name in ("updates", "seconds"))
+        if spent and self.left:
+            rest = duration_words(took / spent * self.left)
+            self.journal.told(
+                f"  {self.left:,} updates are left, some {rest} at the pace so far; they need not be used"
+            )
+
+    def _lint(self, asked: int) -> dict[str, Any]:
+        """What lint says of the config with the plan: what the plan mends, and an lr that is open, is not told."""
+        with contextlib.closing(
+            self.run.again(put(self.run.config, values_of(plan(self.run, asked))), self.run.data)
+        ) as run:
+            said = [one for one in findings(run) if one.key != "optimizer.lr" or self.run.config.optimizer.lr]
+        told = [Decision("lint", f"{one.key} stays as it is", f"[{one.rule}] {one.text}") for one in said]
+        nothing = Decision(
+            "lint", "nothing is to be changed", "no rule of lint says anything of the config and the plan"
+        )
+        return {"decisions": told or [nothing], "rules": [one.rule for one in said]}
+
+    def _check(self) -> dict[str, Any]:
+        """What lint says of the recipe that is trained by, beyond what it has said of the plan."""
+        known = self.journal.piece("lint", dict)["rules"]
+        with contextlib.closing(self.recipe()) as run:
+            said = [one for one in findings(run) if one.rule not in known]
+        told = [Decision("check", f"{one.key} as decided", f"lint says of it [{one.rule}] {one.text}") for one in said]
+        nothing = Decision("check", "the recipe is sensible", "lint says nothing of what was decided")
         return {"decisions": told or [nothing]}
 
     def _plan(self, asked: int) -> dict[str, Any]:
@@ -149,6 +186,7 @@ class Pilot:
         reason = "it is yours" if asked else f"{times} times the updates of the final run"
         if not asked and few_to_judge(run):
             reason += f", as {len(run.data.val or ()):,} validation examples tell little without folds"
+        self.journal.told(f"  up to {budget:,} updates in all: {reason}")
         return {"decisions": [*told, Decision("plan", f"budget of {budget:,} updates", reason)], "budget": budget}
 
     def _pace(self) -> dict[str, Any]:
@@ -156,16 +194,17 @@ class Pilot:
         with contextlib.closing(
             self.recipe(diagnose__mode="off", train__eval_every="100%", log__every="10steps")
         ) as run:
-            result = train(with_total(run, run.config, min(PACE, run.clock.total)))
+            count = max(1, min(PACE, run.clock.total, self.budget // 4))
+            result = train(with_total(run, run.config, count))
         rates = [row["examples_per_second"] for row in result.history if row.get("examples_per_second")]
         rate = rates[-1] / run.batch_size if rates else 1.0
-        updates = max(FEWEST, int(TIMED * 60 * self.options.minutes * rate))
+        updates = max(count + FEWEST, int(TIMED * 60 * self.options.minutes * rate))
         budget, values = min(self.budget, updates), {}
-        if run.clock.total > budget // 2:
+        if run.clock.total > max(FEWEST, budget // 2):
             values = {"train.total": f"{max(FEWEST, budget // 2)}steps"}
         reason = f"{self.options.minutes:g} minutes are some {updates:,} updates at {rate:.3g} a second"
         text = f"budget of {budget:,} updates" + (f", {values['train.total']} of them the final run" if values else "")
-        return {"decisions": [Decision("pace", text, reason, values)], "budget": budget, "updates": PACE}
+        return {"decisions": [Decision("pace", text, reason, values)], "budget": budget, "updates": count}
 
     def _overfit(self) -> dict[str, Any]:
         asked = configs.updates(self.run.clock, self.run.config.study.overfit.total, "study.overfit.total")
@@ -238,59 +277,22 @@ class Pilot:
         with contextlib.closing(self.recipe()) as run:
             yours = is_yours(self.run, "optimizer.lr"), is_yours(self.run, "train.total")
             tried = candidates(run, lr_is_yours=yours[0], length_is_yours=yours[1])
+            known = rules_of(run)
+            tried = [one for one in tried if not scolded(run, one.values, known)]
             found = try_out(self.journal, run, tried, self.left - run.clock.total, self.may) if self.may() else None
+            taken, against = agreed(run, found.chosen) if found else ({}, {})
         if found is None:
             why = "what is left of the budget is for the final run" if tried else "all that could be tried is yours"
             return {"decisions": [Decision("trials", "none", why)]}
-        taken, told = {one.name: one for one in found.chosen}, []
+        base = f"{run.watch} {found.base['value']:.4g}, {found.note}"
+        told, costs = [Decision("trials", "the recipe so far is the measure", base)], [cost_of(found.base)]
         for row in found.rows:
-            name, error = row["candidate"], row["error"]
-            reason = (
-                f"{row['gain']:+.2g} ± {error:.2g}, {found.note}" if row["runs"] > 1 else "there was no time for it"
-            )
-            if name in taken:
-                told.append(Decision("trials", name, reason, taken[name].values))
-            else:
-                why = "; another of its kind is better" if row["better"] else ""
-                told.append(Decision("trials", f"no {name}", reason + why))
-        lengths = {one.name for one in tried if one.group == "length"}
-        judged = any(row["candidate"] in lengths and row["runs"] > 1 for row in found.rows)
-        return {"decisions": told, "updates": found.updates, "length_judged": judged}
-
-    def _train(self, name: str, updates: int) -> dict[str, Any]:
-        """The final run, by `act`; which of its states is taken, and whether a longer run would pay."""
-        with contextlib.closing(self.recipe()) as run:
-            own = with_total(run, run.config, updates)
-        study = act(own, self.folder / name, screen=self.journal.screen)
-        told = {"folder": name, "updates": study.found["updates"], "longer": 0, "failed": study.conclusion}
-        told |= {key: study.found[key] for key in ("attempt", "step", "value")}
-        if not study.ok:
-            return told | {"decisions": [Decision("train", "no state is left", study.conclusion)]}
-        where = self.folder / name / study.found["attempt"]
-        names = [one["name"] for one in coach_of(where).get("diagnosis", ())]
-        last, best = max(shelf.steps(where / "checkpoints")), study.found["step"]
-        acted = study.conclusion.partition("; the state is in")[0]
-        step, reason = best, f"it is the best of all on the validation split; {acted}"
-        if few_to_judge(run) and last != best and study.rows[-1]["ended"] == "finished" and "overfitting" not in names:
-            step = last
-            reason = (
-                f"on so few validation examples the best of many looks is mostly luck, and nothing overfits; {acted}"
-            )
-        if "still_improving" in names and self.left - told["updates"] >= 2 * updates and self.may():
-            told["longer"] = 2 * updates
-        decisions = [Decision("train", f"update {step} of {updates:,}", reason)]
-        if told["longer"]:
-            why = "diagnose says still_improving, and the budget has them"
-            decisions.append(Decision("train", f"once more, with {told['longer']:,} updates", why))
-        return told | {"step": step, "decisions": decisions}
-
-    def _better(self, first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-        """The run with the better best value on the validation split."""
-        if second["attempt"] is None or first["value"] is None:
-            return first
-        higher = is_higher_better(self.run, self.run.watch)
-        scores = [rank(float(one["value"]), float("nan"), higher) for one in (first, second)]
-        return second if scores[1] > scores[0] else first
-
-
-_NOTHING = {"updates": 0, "seconds": 0.0}
+            name, why = row["candidate"], ""
+            if name in against:
+                why = f"; but lint says of it {against[name]}"
+            elif row["better"] and name not in taken:
+                why = "; another of its kind is better"
+            text, values = (name, taken[name].values) if name in taken else (f"no {name}", {})
+            told.append(Decision("trials", text, row["told"] + why, values))
+            costs.append(cost_of(row))
+        return {"decisions": told, "costs": costs, "updates": found.updates}
