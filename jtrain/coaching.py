@@ -18,7 +18,6 @@ from jtrain.data.feed import Given
 from jtrain.facts import facts_of_run
 from jtrain.io.record import Record
 from jtrain.io.workdir import write_json_atomic
-from jtrain.models import MODELS
 from jtrain.noise import NoiseProbe
 from jtrain.peers import Peers
 from jtrain.run import Run
@@ -206,17 +205,20 @@ class Coaching:
             self._guess = 1.0 if chosen("loss", run.config.loss.name, "regression") == "mse" else None
 
     def _write(self, control: Control, *, ended: bool) -> None:
-        if self._record.folder is None:
-            return
-        told = {
+        folder = self._record.folder
+        if folder is not None:
+            self._safely(
+                "coach.json", lambda: write_json_atomic(folder / "coach.json", self._told(control, ended)), None
+            )
+
+    def _told(self, control: Control, ended: bool) -> dict[str, Any]:
+        return {
             "lint": [as_json(finding) for finding in self._findings],
             "diagnosis": [as_json(verdict) for verdict in self._verdicts],
             "noise": self._noise,
             "curves": self._facts(control),
             "ended": ended,
         }
-        path = self._record.folder / "coach.json"
-        self._safely("coach.json", lambda: write_json_atomic(path, told), None)
 
 
 def is_harder(run: Run) -> bool | None:
@@ -226,7 +228,7 @@ def is_harder(run: Run) -> bool | None:
     ops = [op.partition("(")[0].strip() for op in config.augment.split("|")] if config.augment else []
     if any(op not in FLIPS for op in ops) or choice(config, "loss")[1].get("label_smoothing"):
         return True
-    if config.model.name not in MODELS or run.task.pretext is not None:
+    own = config.model.get(config.model.name)
+    if own is None or run.task.pretext is not None:
         return None
-    own = config.model[config.model.name].items()
-    return any(value > DROPOUT for name, value in own if name.endswith("dropout") or name == "stochastic_depth")
+    return any(value > DROPOUT for name, value in own.items() if name.endswith("dropout") or name == "stochastic_depth")

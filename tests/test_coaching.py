@@ -3,10 +3,11 @@
 import json
 import math
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from helpers import hooked, timeless, tiny_run
+from helpers import blobs, hooked, timeless, tiny, tiny_run
 
 import jtrain
 from jtrain import coaching
@@ -191,7 +192,7 @@ def test_the_noise_of_one_phase_is_not_that_of_the_next(tmp_path):
     assert start == 11, "of the 12 probes of the first phase the last was not read before the second began"
 
 
-@pytest.mark.parametrize("part", ["diagnose", "lint", "write_json_atomic"])
+@pytest.mark.parametrize("part", ["diagnose", "lint", "write_json_atomic", "is_harder"])
 def test_a_coach_that_fails_is_an_event_and_the_run_goes_on(tmp_path, monkeypatch, part):
     def fail(*given, **options):
         raise ZeroDivisionError("as in a formula")
@@ -199,8 +200,9 @@ def test_a_coach_that_fails_is_an_event_and_the_run_goes_on(tmp_path, monkeypatc
     monkeypatch.setattr(coaching, part, fail)
     result = jtrain.train(tiny_run(), tmp_path / "w")
     assert int(result.state.step) == 20
-    ((_, text),) = events(tmp_path / "w", "coach")
-    assert "training goes on without it: ZeroDivisionError('as in a formula')" in text
+    texts = [text for _, text in events(tmp_path / "w", "coach")]
+    assert len(texts) == (2 if part == "is_harder" else 1)  # by diagnose, and by coach.json
+    assert all("training goes on without it: ZeroDivisionError('as in a formula')" in text for text in texts)
 
 
 def test_a_streamed_batch_that_is_probed_is_made_once(monkeypatch):
@@ -252,3 +254,23 @@ def test_a_probe_that_can_tell_nothing_is_told_at_the_start(options, words):
         line for line in lines if "noise_every" in line
     ]
     assert any("noise_every" in line for line in lines) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("options", "harder"),
+    [
+        ({}, False),
+        ({"model__mlp__dropout": 0.1}, False),
+        ({"model__mlp__dropout": 0.3}, True),
+        ({"loss__name": "cross_entropy", "loss__cross_entropy__label_smoothing": 0.1}, True),
+    ],
+)
+def test_what_makes_training_harder_than_validation_is_known(options, harder):
+    assert coaching.is_harder(tiny_run(**options)) is harder
+
+
+def test_of_a_model_of_yours_it_is_not_known_whether_training_is_harder(tmp_path):
+    run = jtrain.assemble(tiny(), model=nn.Dense(3), data=blobs())
+    assert coaching.is_harder(run) is None
+    jtrain.train(run, tmp_path / "w")
+    assert not events(tmp_path / "w", "coach")
