@@ -228,7 +228,7 @@ def is_harder(run: Run) -> bool | None:
     ops = [op.partition("(")[0].strip() for op in config.augment.split("|")] if config.augment else []
     if any(op not in FLIPS for op in ops) or choice(config, "loss")[1].get("label_smoothing"):
         return True
-    own = config.model.get(config.model.name)
-    if own is None or run.task.pretext is not None:
+    if config.model.name not in config.model or run.task.pretext is not None:
         return None
-    return any(value > DROPOUT for name, value in own.items() if name.endswith("dropout") or name == "stochastic_depth")
+    own = config.model[config.model.name].items()
+    return any(value > DROPOUT for name, value in own if name.endswith("dropout") or name == "stochastic_depth")

@@ -164,9 +164,8 @@ class _Training:
         """Does what is due after `step` updates: log, evaluate, save; or saves and leaves after a signal."""
         last = step == self.total
         self.record.poll()
-        for feed in self.run.feeds.values():
-            for text in feed.news():
-                self.record.event("data", text, step)
+        for text in (text for feed in self.run.feeds.values() for text in feed.news()):
+            self.record.event("data", text, step)
         self.profile.at(step, state)
         self.readout.bound(step, self.control)
         evaluating = step > self.control.evaluated and (last or step % self.run.eval_every == 0)
@@ -203,7 +202,7 @@ class _Training:
             return state, int(state.step)
         error = explain(self.run, state, update, record=self.record, control=self.control, peers=self.peers)
         self.coaching.judge(self.control, update, ended=True, failed=True)
-        self.draw(update)
+        self.record.draw(self.run.watch, step=update, report=self.run.config.log.report)
         self.peers.exchange("failed", update, only=0)  # whoever leaves first ends the others: all is written by now
         raise error
 
@@ -256,7 +255,7 @@ class _Training:
         saved = "saved; the same command resumes" if step else "nothing to save yet"
         text = f"signal {number}: stopped after update {step} of {self.total}, {saved}"
         self.record.event("interrupted", text, step)
-        self.draw(step)
+        self.record.draw(self.run.watch, step=step, report=self.run.config.log.report)
         raise Interrupted(text, number)
 
     def finish(self, state: TrainState, step: int) -> Result:
@@ -278,14 +277,10 @@ class _Training:
             at_end["test"] = self.record.rows[-1]
         self.record.wait()
         self.record.ended = not self.given_up
-        self.draw(step)
+        self.record.draw(self.run.watch, step=step, report=self.run.config.log.report)
         self.peers.at("")
         by_split = {split: measured(row) for split, row in at_end.items() if split != "train"}
         return Result(state, self.record.rows, by_split, self.control.best, self.record.folder, self.verdict)
-
-    def draw(self, step: int) -> None:
-        """The pictures and the report of the run so far."""
-        self.record.draw(self.run.watch, step=step, report=self.run.config.log.report)
 
     def may(self) -> bool:
         """Whether the processes begin another piece of work together; each piece is asked for once."""
