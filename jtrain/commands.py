@@ -7,6 +7,7 @@ from typing import Any
 from jtrain.command_parts import joined, load, name_of, setup
 from jtrain.command_workdirs import OF_WORKDIRS, Command
 from jtrain.errors import ConfigError
+from jtrain.study_options import STUDY_OPTIONS
 
 
 def _train(values: dict[str, str], overrides: dict[str, str]) -> int | None:
@@ -82,11 +83,7 @@ def _study(name: str, values: dict[str, str], overrides: dict[str, str]) -> int:
     return 0 if study(config, workdir, screen=Screen()).ok else 1
 
 
-STUDIES = (
-    "ladder", "lr_find", "inits", "batch_size", "overfit", "kfold", "ensemble", "data_size", "search", "act",
-    "autopilot",
-)  # fmt: skip
 COMMANDS: dict[str, Command] = {
     "train": _train, "check": _check, "lint": _lint, **OF_WORKDIRS,
-    **{name: functools.partial(_study, name) for name in STUDIES},
+    **{name: functools.partial(_study, name) for name in STUDY_OPTIONS},
 }  # fmt: skip

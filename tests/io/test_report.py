@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import re
 
 import numpy as np
 import page_check
@@ -129,8 +130,10 @@ def test_nothing_that_a_run_holds_becomes_markup(tmp_path):
         [{"step": 5, "epoch": 0.1, "split": "test", "loss": 1.0, "confusion": [[1, 2], [3, 4]]}],
     ],
 )
-def test_odd_numbers_are_no_end_of_it(tmp_path, rows):
-    written(workdir(tmp_path / "r", rows))
+def test_odd_numbers_are_no_end_of_it_and_never_a_place_in_a_picture(tmp_path, rows):
+    page = written(workdir(tmp_path / "r", rows))
+    assert "Run it again" in page.text  # the last section: all before it were written
+    assert not re.search(r'\b(?:d|points|c?[xy][12]?|r)="[^"]*(?:nan|inf)', page.html)
 
 
 def test_damaged_files_are_told_and_left_out(tmp_path):
@@ -152,7 +155,9 @@ def test_files_of_another_shape_than_ours_are_no_end_of_it(tmp_path):
                "schedule": {"lr": [value]}, "defaults": value, "total": value, "processes": value}  # fmt: skip
         best = {"step": value, "metric": value, "value": value}
         events = [{"step": value, "kind": value if isinstance(value, str) else None, "text": value}]
-        written(workdir(tmp_path / str(i), coach=coach, run=run, best=best, events=events))
+        page = written(workdir(tmp_path / str(i), coach=coach, run=run, best=best, events=events))
+        assert "Done: all 100 updates" in page.text
+        assert "Run it again" in page.text
 
 
 def test_what_happened_is_marked_on_the_curves_and_listed(tmp_path):
