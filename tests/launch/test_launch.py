@@ -130,12 +130,17 @@ def test_local_without_a_number_of_processes_says_how_it_is_used(local):
 
 
 @pytest.mark.skipif(shutil.which("mpirun") is None, reason="needs mpirun: apt-get install openmpi-bin")
-def test_processes_of_a_real_mpirun_are_one_run():
-    ask = "import os; from jtrain.launchers import detect; print(detect(os.environ))"
-    mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "2", sys.executable, "-c", ask]
+def test_processes_of_a_real_mpirun_are_one_run(tmp_path):
+    # Each into a file of its own: mpirun joins what its processes print, in the middle of a line as well.
+    ask = (
+        "import os, sys, pathlib; from jtrain.launchers import detect; cluster = detect(os.environ); "
+        "pathlib.Path(sys.argv[1], str(cluster.process)).write_text(str(cluster))"
+    )
+    mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "2", sys.executable, "-c", ask, str(tmp_path)]
     environ = {name: text for name, text in os.environ.items() if not name.startswith(("OMPI_", "PMIX_", "SLURM_"))}
     done = subprocess.run(mpirun, env=environ, capture_output=True, text=True, timeout=60)
-    first, second = sorted(done.stdout.splitlines())
+    assert done.returncode == 0, done.stderr
+    first, second = ((tmp_path / process).read_text() for process in "01")
     assert first.startswith("Cluster(coordinator='127.0.0.1:")
     assert first.endswith("processes=2, process=0, launcher='Open MPI')")
     assert second == first.replace("process=0", "process=1")
