@@ -27,7 +27,10 @@ NAMED, ALARMS = 0.9, 0.05
 WORSE, BY = 0.15, 0.02  # of the healthy error, and absolutely, by which a fault must do harm
 ALWAYS = ("spikes", "wrong_metric")
 NOTHING = "no warning"
-KNOWN = ("total", "guess", "watch", "higher_is_better", "final_lr", "failed_at", "updates_per_epoch", "mixed", "harder")
+KNOWN = (
+    "total", "guess", "watch", "higher_is_better", "final_lr", "failed_at", "updates_per_epoch", "mixed", "harder",
+    "normed",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +66,7 @@ def read(path: Path) -> tuple[dict[str, Any], Curves]:
     """(facts, curves) of one run."""
     facts, *rows = (json.loads(line) for line in path.read_text().splitlines())
     known = {name: facts.get(name) for name in KNOWN}
-    curves = Curves.of_rows(rows, **known)
+    curves = Curves.of_rows(rows, facts.get("line") or [], **known)
     return facts, dataclasses.replace(curves, best_step=curves.until(math.inf).best_step)
 
 

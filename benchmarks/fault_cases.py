@@ -176,6 +176,14 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
     ("spirals", "wrong_metric", 1, {}),
     ("teacher", "wrong_metric", 1, {"log.every": "40steps"}),
     ("autoencoder", "wrong_metric", 1, {}),
+    # Healthy, added with the line probe, before a threshold was set on it: nets with batch norm and an lr that stays.
+    ("digits_cnn", HEALTHY, 0, {"optimizer.lr": 5e-3, "schedule.name": "constant"}),
+    ("digits_cnn", HEALTHY, 0, {"optimizer.name": "sgd", "optimizer.lr": 0.02, "schedule.name": "constant"}),
+    ("shapes", HEALTHY, 0, {"optimizer.lr": 1e-2, "schedule.name": "constant"}),
+    ("shapes", HEALTHY, 0, {"optimizer.name": "sgd", "optimizer.lr": 0.02, "schedule.name": "constant",
+                            "log.every": "7steps"}),
+    ("charlm", HEALTHY, 0, {"optimizer.lr": 5e-3, "schedule.name": "constant"}),
+    ("clusters", HEALTHY, 0, {"optimizer.lr": 0.0125, "schedule.name": "constant", "train.batch_size": 16}),
 )  # fmt: skip
 
 

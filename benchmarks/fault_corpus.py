@@ -2,7 +2,8 @@
 
     python benchmarks/fault_corpus.py --out FOLDER [--part 1|2] [--only NAME] [--share 0/2]
 
-Each run is a file of JSON lines: what is known of it, then its rows as in metrics.jsonl. Files that are there stay.
+Each run is a file of JSON lines: what is known of it, the probes of its line among that, then its rows as in
+metrics.jsonl. Files that are there stay.
 
 The rules, which were written before any run was made:
 - The right name of each run stands in its case table before it is run (`fault_cases`: part 1, for setting thresholds;
@@ -40,13 +41,14 @@ from jtrain.data.order import Order
 from jtrain.errors import NonFiniteError
 from jtrain.io.cache import use_compile_cache
 from jtrain.io.workdir import plain
+from jtrain.models.prepare import carries
 from jtrain.run import Run
 
 SPIKED = 48  # broken examples, which no other batch holds
 EVERY, UNTIL = 0.17, 0.75  # shares of the run: between two of their batches, and after which there are none
 PART = 4  # one of so many examples of such a batch is broken
 PARTS = {1: fault_cases.cases, 2: fault_cases_2.cases}
-QUIET = {"diagnose.mode": "off", "log.report": False}  # who makes the runs does not see what is said of them
+QUIET = {"diagnose.mode": "report", "log.report": False}  # what is said of them is not looked at: not kept
 Recipe = dict[str, Any]
 
 
@@ -188,6 +190,7 @@ def record(case: Case) -> list[dict[str, Any]]:
         except NonFiniteError as error:
             failed = str(error)
         rows = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+        coach = json.loads((Path(folder) / "coach.json").read_text())
         events = [json.loads(line) for line in (Path(folder) / "events.jsonl").read_text().splitlines()]
     task = TASKS[case.task]
     tests = [row[task.score] for row in rows if row["split"] == "test" and row.get(task.score) is not None]
@@ -199,8 +202,9 @@ def record(case: Case) -> list[dict[str, Any]]:
         "higher_is_better": bool(watched is not None and watched.higher_is_better),
         "final_lr": run.lrs(total - 1, {"user": run.config.lr_scale})["lr"],
         "mixed": any(name in run.config.augment for name in ("mixup", "cutmix")),
-        "harder": is_harder(run),
+        "harder": is_harder(run), "normed": carries(run.shapes.model_state),
         "failed_at": next((e["step"] for e in events if e["kind"] == "non_finite"), None), "failed": failed,
+        "line": coach["line"],
     }  # fmt: skip
     return [facts, *rows]
 

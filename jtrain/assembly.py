@@ -16,12 +16,12 @@ from jtrain.data.examples import DataSet
 from jtrain.data.order import Order
 from jtrain.durations import Clock
 from jtrain.errors import ConfigError
-from jtrain.evaluation import make_eval_step, make_predict_step
+from jtrain.evaluation import by_batch, make_eval_step, make_predict_step
 from jtrain.fit import build_model, check_blocks, check_shapes
 from jtrain.gradient import make_gradient
 from jtrain.initial import flat_model, make_draw, make_init, make_on_host
 from jtrain.io import profile
-from jtrain.models.prepare import Scaling, prepare
+from jtrain.models.prepare import Scaling, carries, prepare
 from jtrain.models.pure import Model
 from jtrain.phases import build_optimizers, make_begin
 from jtrain.precision import PRECISIONS, cast
@@ -94,6 +94,12 @@ def assemble(
     phases = _phases(
         config, clock.epoch_examples, whole, task, optimizers, options, shapes, mesh, cut, over_shards, remat, several
     )
+    evaluating = lining = jax.jit(eval_step, out_shardings=on_all)
+    if carries(traced.model_state):
+        line_step = make_eval_step(
+            model=by_batch(whole), task=task, views=None, constrain=constrain, over_shards=over_shards
+        )
+        lining = jax.jit(line_step, out_shardings=on_all)
     fingerprint = pipeline.fingerprint(dataset)
     names = fingerprint["names"] if task.names is None else None
 
@@ -131,7 +137,8 @@ def assemble(
         per_call=per_call,
         convolves=traced.convolves,
         phases=phases,
-        eval_step=jax.jit(eval_step, out_shardings=on_all),
+        eval_step=evaluating,
+        line_step=lining,
         predict_step=jax.jit(predict_step, out_shardings=on_all),
         init=jax.jit(init, out_shardings=phases[0].shardings),
         make=functools.partial(make_on_host, config, traced, init),

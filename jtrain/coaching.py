@@ -18,6 +18,8 @@ from jtrain.data.feed import Given
 from jtrain.facts import facts_of_run
 from jtrain.io.record import Record
 from jtrain.io.workdir import write_json_atomic
+from jtrain.line import LineProbe
+from jtrain.models.prepare import carries
 from jtrain.noise import NoiseProbe
 from jtrain.peers import Peers
 from jtrain.run import Run
@@ -39,6 +41,8 @@ class Coaching:
         self._findings: list[Finding] = []
         self._verdicts: list[Verdict] = []
         self._probe = NoiseProbe(run) if run.noise_every else None
+        self._line = LineProbe(run) if self._mode != "off" else None
+        self._looks: list[dict[str, float]] = []
         self._noise: dict[str, Any] | None = None
         self._guess: float | None = None
         self._judged = 0  # updates that were done then
@@ -90,12 +94,16 @@ class Coaching:
         control.told = [name for name in control.told if name != "noise_scale"]
 
     def drop(self) -> None:
-        """Forgets a probe that was not read, and its batch."""
+        """Forgets a probe that was not read, and its batch, and from where the weights came."""
         self._given = None
         if self._probe is not None:
             self._probe.drop()
+        if self._line is not None:
+            self._line.drop()
 
-    def judge(self, control: Control, step: int, *, ended: bool, failed: bool = False) -> Verdict | None:
+    def judge(
+        self, control: Control, step: int, *, ended: bool, failed: bool = False, state: TrainState | None = None
+    ) -> Verdict | None:
         """Judges the run by its rows so far, but not more often than is worth it; what is told for the first time is an
         event.
 
@@ -104,12 +112,15 @@ class Coaching:
           step: updates done.
           ended: no row will follow.
           failed: what ended it is a loss or gradient of the next update that is not finite.
+          state: after these updates, where it was evaluated: the line probe is made with it, if one is due.
 
         Returns:
           The verdict that the run is to be ended for, in the mode "act"; in all processes the same.
         """
         if ended and self._probe is not None:
             self._read(control, step)
+        if state is not None:
+            self._look(state, step)
         if not ended and step - self._judged < JUDGE_EVERY * self._run.clock.total:
             return None
         self._judged, acting = step, None
@@ -127,7 +138,7 @@ class Coaching:
 
     def _diagnosed(self, control: Control, step: int, ended: bool, failed: bool) -> list[Verdict]:
         self._find_guess()
-        curves = Curves.of_rows(self._record.rows, **self._facts(control))
+        curves = Curves.of_rows(self._record.rows, self._looks, **self._facts(control))
         best = control.best["step"] if control.best else None
         curves = dataclasses.replace(curves, failed_at=step + 1 if failed else None, best_step=best)
         return diagnose(curves, ended=ended, silence=tuple(self._run.config.diagnose.silence))
@@ -150,6 +161,7 @@ class Coaching:
         told = json.loads(path.read_text())
         self._verdicts = [Verdict.from_json(verdict) for verdict in told["diagnosis"]]
         self._noise, self._guess = told["noise"], told["curves"]["guess"]
+        self._looks = [seen for seen in told["line"] if seen["step"] <= step]
         return bool(told["ended"]) and step == self._run.clock.total
 
     def _tell(self, control: Control, step: int) -> None:
@@ -157,6 +169,16 @@ class Coaching:
             if verdict.name not in control.told:
                 control.told.append(verdict.name)
                 self._record.event("diagnose", verdict.line(), step)
+
+    def _look(self, state: TrainState, step: int) -> None:
+        """After an evaluation: measures, where that is due, how the loss goes on along the way of the weights."""
+        if self._line is None or not self._line.due(step):
+            return
+        self._peers.at(f"line probe after update {step}")
+        self._looks = [seen for seen in self._looks if seen["step"] < step]  # of a run that was rolled back
+        found = self._line.measure(state, step)
+        if found is not None:
+            self._looks.append(found)
 
     def _read(self, control: Control, step: int) -> None:
         assert self._probe is not None
@@ -192,6 +214,7 @@ class Coaching:
             "higher_is_better": known is not None and known.higher_is_better,
             "final_lr": run.lrs(run.clock.total - 1, control.lr_factors)["lr"],
             "mixed": mixes(run.config.augment),
+            "normed": carries(run.shapes.model_state),
             "harder": is_harder(run),
         }
 
@@ -216,6 +239,7 @@ class Coaching:
             "lint": [as_json(finding) for finding in self._findings],
             "diagnosis": [as_json(verdict) for verdict in self._verdicts],
             "noise": self._noise,
+            "line": self._looks,
             "curves": self._facts(control),
             "ended": ended,
         }

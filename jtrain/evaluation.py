@@ -56,6 +56,16 @@ def make_eval_step(
     return eval_step
 
 
+def by_batch(model: Model) -> Model:
+    """The model as it is in training, what it draws alike every time: normalised by the batch that it sees, so that
+    weights may be looked at that no running statistics belong to."""
+
+    def apply(params: Any, model_state: Any, inputs: jax.Array, *, key: Any, train: bool) -> tuple[Any, Any]:
+        return model.apply(params, model_state, inputs, key=jax.random.key(0), train=True)
+
+    return Model(init=model.init, apply=apply)
+
+
 def make_predict_step(
     *, model: Model, task: Task, views: Views | None, constrain: Callable[[Batch], Batch]
 ) -> PredictStep:

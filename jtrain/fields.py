@@ -121,6 +121,7 @@ FIELDS: dict[str, tuple[Any, Any]] = {
     "diagnose.mode": (Literal["off", "report", "act"], "report"),
     "diagnose.silence": (tuple[_one_of(VERDICTS), ...], ()),  # type: ignore[misc]
     "diagnose.attempts": (Annotated[int, Range(0, 10)], 2),
+    "diagnose.line_probe": (bool, True),
     "diagnose.noise_every": (Annotated[str, Time("0", zero=True)], "0"),
     **study_fields(),
 }

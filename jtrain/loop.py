@@ -184,7 +184,7 @@ class _Training:
             improved = self.evaluate(state, step)
             state = session.with_lr_scale(self.run, state, self.control)
         if evaluating and not self.given_up:
-            self.diagnose(step)
+            self.diagnose(state, step)
         with self.watch.paused():
             self.coaching.probe(state, self.control, step)
         if saving or improved or (self.control.stopped and evaluating):
@@ -229,11 +229,11 @@ class _Training:
                 self.best = jax.tree.map(jnp.copy, state)
         return improved
 
-    def diagnose(self, step: int) -> None:
+    def diagnose(self, state: TrainState, step: int) -> None:
         """What the coach says of the curves so far; it may end the run, for a study to begin another."""
         ended = step == self.total or self.control.stopped > 0
         with self.watch.paused():
-            self.verdict = self.coaching.judge(self.control, step, ended=ended)
+            self.verdict = self.coaching.judge(self.control, step, ended=ended, state=state)
         if self.verdict:
             self.given_up = True
             text = f"stops after update {step} of {self.total} to act on this: {self.verdict.action}"

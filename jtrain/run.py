@@ -95,6 +95,7 @@ class Run:
       phases: in order; `gradient`, `train_step`, `train_steps` and `shapes` are those of the first, `optimizer` that of
         the last.
       eval_step: compiled `(params, model_state, data, rows) -> sums`.
+      line_step: the same for any weights: a model that carries running statistics is normalised by the batch.
       predict_step: compiled `(params, model_state, data, rows) -> predictions`.
       init: compiled; {path: array} of parameters and model state, 'params/…' -> a new state, what is not given drawn.
       make: {path: array} of given weights -> (path, array) of what of a new state is made on the host, one by one.
@@ -124,6 +125,7 @@ class Run:
     convolves: bool
     phases: tuple[Phase, ...]
     eval_step: EvalStep
+    line_step: EvalStep
     predict_step: PredictStep
     init: Callable[[Any], TrainState]
     make: Callable[[Mapping[str, Any]], Iterable[tuple[str, np.ndarray]]]

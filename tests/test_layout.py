@@ -57,6 +57,7 @@ FLOORS = {
         "facts",
         "facts_data",
         "noise",
+        "line",
         "flops",
         "coaching",
         "result",

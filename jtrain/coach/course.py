@@ -8,6 +8,7 @@ import numpy as np
 
 from jtrain.coach.curves import Curves
 from jtrain.coach.robust import jitter, middle, running
+from jtrain.coach.way import Way, way_of
 
 SMOOTH = 0.03  # of the rows: reach of the running median to each side
 END = 0.15  # of the run: over so much at its end a level is measured
@@ -108,6 +109,16 @@ class Course:
             return None
         lr = np.nan_to_num(self.curves.lr[self.known])
         return lr if len(lr) and lr.max() > 0 else None
+
+    @functools.cached_property
+    def way(self) -> Way | None:
+        """What the line probe has seen, None without it."""
+        return way_of(self.curves, self.scale, self.curves.total or self.done)
+
+    @property
+    def averaged(self) -> bool:
+        """Whether averaged weights are what is judged: these need no lr that decays."""
+        return any(name.startswith("ema/") for name in self.curves.val)
 
     @property
     def stays_high(self) -> bool | None:

@@ -1,25 +1,19 @@
 """What a run has logged, as arrays: the only thing that `diagnose` sees of it."""
 
-import csv
 import dataclasses
-import io
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jtrain.coach.rows import Row, columns, epoch, explained, is_metric, joined, number
+from jtrain.coach.rows import Row, columns, csv_rows, epoch, explained, is_metric, joined, number
 from jtrain.durations import Clock
 from jtrain.errors import DataError
 
-# Names of columns in a CSV, in lower case with _ for / and blanks.
-STEP = ("step", "global_step", "_step", "iteration", "iter", "update", "epoch")
-LOSS = ("loss", "train_loss", "training_loss", "loss_train")
 LEAST_ROWS = 4  # of training losses, below which nothing is said
-VAL = ("val_", "validation_", "eval_", "valid_")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +36,9 @@ class Curves:
       final_lr: that of the last update of the whole run, as it is planned.
       failed_at: the update whose loss or gradient was not finite, where one ended the run.
       mixed: training examples are mixed (mixup, cutmix), so that training metrics are not those of validation.
+      probes: of the line probe (`jtrain.line`), [p] each: 'step', 'since' and validation losses along the line through
+        the weights of these, 'train/…' metrics of training examples as evaluation has them; {}: none.
+      normed: the model carries running statistics: its weights are normalised away.
       harder: something makes training clearly harder than validation: dropout of more than a tenth, augmentation other
         than flips, smoothed labels.
     """
@@ -62,14 +59,17 @@ class Curves:
     final_lr: float | None = None
     failed_at: int | None = None
     mixed: bool | None = None
+    normed: bool | None = None
     harder: bool | None = None
+    probes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of_rows(cls, rows: Iterable[Row], **known: Any) -> "Curves":
+    def of_rows(cls, rows: Iterable[Row], probes: Sequence[Row] = (), **known: Any) -> "Curves":
         """From rows as in metrics.jsonl: `step`, `split` ('train' where there is none), `loss`, …; null is NaN.
 
         Args:
           rows: in any order; of several for a step and split the last counts.
+          probes: rows of the line probe, as in coach.json.
           known: other attributes. Where `updates_per_epoch` or `guess` is not among them, they are read off the
             columns `epoch`, and `r2` or `explained`, if there are such.
         """
@@ -91,7 +91,8 @@ class Curves:
         return cls(
             step=step, loss=trained.pop("loss", np.full(len(step), math.nan)), grad_norm=trained.get("grad_norm"),
             lr=trained.get("lr"), train={k: v for k, v in trained.items() if is_metric(k)}, val_step=val_step,
-            val={k: v for k, v in validated.items() if is_metric(k) or k == "loss"}, **known,
+            val={k: v for k, v in validated.items() if is_metric(k) or k == "loss"},
+            probes=columns(sorted(probes, key=lambda row: number(row.get("step")))), **known,
         )  # fmt: skip
 
     @property
@@ -107,12 +108,14 @@ class Curves:
     def until(self, step: float) -> "Curves":
         """What had been logged after `step` updates; the best evaluation is that of then."""
         rows, evaluations = self.step <= step, self.val_step <= step
+        probed = self.probes["step"] <= step if self.probes else rows
         cut = dataclasses.replace(
             self, step=self.step[rows], loss=self.loss[rows],
             grad_norm=None if self.grad_norm is None else self.grad_norm[rows],
             lr=None if self.lr is None else self.lr[rows],
             train={k: v[rows] for k, v in self.train.items()}, val_step=self.val_step[evaluations],
             val={k: v[evaluations] for k, v in self.val.items()},
+            probes={k: v[probed] for k, v in self.probes.items()},
             failed_at=self.failed_at if self.failed_at is not None and self.failed_at <= step else None,
         )  # fmt: skip
         return dataclasses.replace(cut, best_step=cut._best())
@@ -164,7 +167,7 @@ def read_curves(path: str | Path) -> tuple[Curves, bool]:
         if path.name == "metrics.jsonl" and (path.parent / "config.json").is_file():
             return _of_workdir(path.parent, rows)
     else:
-        rows = _csv_rows(path)
+        rows = csv_rows(_text(path), path)
     curves = Curves.of_rows(rows)
     return dataclasses.replace(_checked(curves, path), total=int(curves.done)), True
 
@@ -185,7 +188,8 @@ def _of_workdir(folder: Path, rows: list[Row]) -> tuple[Curves, bool]:
     """With what its other files tell: the length of the run, the best, and how it ended."""
     config = _json(folder / "config.json")
     events = _json_rows(folder / "events.jsonl") if (folder / "events.jsonl").is_file() else []
-    facts = dict(_json(folder / "coach.json").get("curves") or {})
+    coach = _json(folder / "coach.json")
+    facts, probes = dict(coach.get("curves") or {}), [row for row in coach.get("line") or [] if isinstance(row, dict)]
     best, train, augment = _json(folder / "best.json"), config.get("train", {}), str(config.get("augment", ""))
     known: dict[str, Any] = {"mixed": "mixup" in augment or "cutmix" in augment}
     curves = Curves.of_rows(rows)
@@ -203,7 +207,7 @@ def _of_workdir(folder: Path, rows: list[Row]) -> tuple[Curves, bool]:
         known["failed_at"] = failures[-1]
     names = {field.name for field in dataclasses.fields(Curves)}
     known |= {name: value for name, value in facts.items() if name in names and value is not None}
-    curves = _checked(Curves.of_rows(rows, **known), folder / "metrics.jsonl")
+    curves = _checked(Curves.of_rows(rows, probes, **known), folder / "metrics.jsonl")
     stopped = any(event.get("kind") in ("early_stopping", "given_up") for event in events)
     return curves, bool(stopped or known.get("failed_at") or curves.total is None or curves.done >= curves.total)
 
@@ -258,42 +262,3 @@ def _json_rows(path: Path) -> list[Row]:
         if isinstance(row, dict):
             rows.append(row)
     return rows
-
-
-def _csv_rows(path: Path) -> list[Row]:
-    """A row for training, and one for validation where there are such columns, of each line."""
-    text = _text(path)
-    head = text.splitlines()[0] if text.strip() else ""
-    if not head:
-        raise DataError(f"{path}: is empty; give a CSV with a header such as step,loss")
-    separator = next((mark for mark in ("\t", ";", ",") if mark in head), ",")
-    lines = csv.DictReader(io.StringIO(text), delimiter=separator)
-    names = {name: str(name).strip().lower().replace("/", "_").replace(" ", "_") for name in lines.fieldnames or ()}
-    step = next((name for name, plain in names.items() if plain in STEP), None)
-    loss = next((name for name, plain in names.items() if plain in LOSS), None)
-    if step is None or loss is None:
-        what = "steps" if step is None else "losses"
-        wanted = ", ".join(STEP if step is None else LOSS)
-        raise DataError(f"{path}: has no column of {what} (one of {wanted}); its columns are {', '.join(names)}")
-    table = [{names[name]: _parsed(value) for name, value in line.items() if name in names} for line in lines]
-    table = [line for line in table if line[names[step]] is not None]
-    # Many count from 0: the row of 0 is that of the first update, or of the first epoch.
-    first = 1.0 if table and table[0][names[step]] == 0 else 0.0
-    rows: list[Row] = []
-    for line in table:
-        at = (line[names[step]] or 0.0) + first
-        train = {k: v for k, v in line.items() if v is not None and not k.startswith(VAL) and k not in STEP}
-        val = {k.split("_", 1)[1]: v for k, v in line.items() if v is not None and k.startswith(VAL)}
-        if line[names[loss]] is not None:
-            rows.append({**train, "step": at, "split": "train", "loss": line[names[loss]]})
-        if val:
-            rows.append({**val, "step": at, "split": "val"})
-    return rows
-
-
-def _parsed(value: str | None) -> float | None:
-    """A number, NaN among them; None where there is none."""
-    try:
-        return float(value) if value is not None else None
-    except ValueError:
-        return None

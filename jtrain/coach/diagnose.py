@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 
-from jtrain.coach import signs_data, signs_end, signs_lr, signs_pace
+from jtrain.coach import signs_data, signs_end, signs_fit, signs_lr, signs_pace
 from jtrain.coach.course import Course
 from jtrain.coach.curves import LEAST_ROWS, Curves
 from jtrain.coach.told import Verdict
@@ -31,10 +31,12 @@ TRAINING: tuple[Sign, ...] = (
     signs_data.not_shuffled, signs_lr.blown, signs_data.spikes, signs_lr.too_high, signs_lr.not_learning,
     signs_pace.plateau_early, signs_pace.too_low,
 )  # fmt: skip
-VALIDATION: tuple[Sign, ...] = (signs_data.label_noise, signs_data.overfitting)
+VALIDATION: tuple[Sign, ...] = (signs_fit.label_noise, signs_fit.overfitting)
 AT_THE_END: tuple[Sign, ...] = (signs_end.saturated, signs_end.still_improving)
+BAD_BATCHES = ("spikes", "not_shuffled")
 MOST_ROWS = 300  # more are joined, so that asking takes no time
 RESTLESS = 0.05  # scatter of the validation loss by which a plateau explains that it ends far above its lowest
+WALL = 0.2  # the same of the wall before the weights, in losses of a guess
 BEFORE = 0.85  # of the updates done: on the way, what is said must have been true then already
 
 
@@ -67,8 +69,10 @@ def _seen(course: Course, silence: Collection[str]) -> list[Verdict]:
     metric = _first((signs_data.wrong_metric,), course, silence)
     validation = _first(VALIDATION, course, silence)
     training = _first(TRAINING, course, silence)
+    if training and training[0].name in BAD_BATCHES:  # their targets are not what is wrong
+        validation = [verdict for verdict in validation if verdict.name != "label_noise"]
     if course.ended and course.curves.harder is False and not training and not validation:
-        validation = _first((functools.partial(signs_data.label_noise, plain=True),), course, silence)
+        validation = _first((functools.partial(signs_fit.label_noise, plain=True),), course, silence)
     found = [*metric, *sorted([*validation, *training], key=_weight)]
     if not course.ended:
         return found
@@ -81,7 +85,8 @@ def _weight(verdict: Verdict) -> int:
         "label_noise", "spikes", "not_shuffled", "lr_too_high", "overfitting", "not_learning", "plateau_early",
         "lr_too_low",
     )  # fmt: skip
-    if verdict.name == "plateau_early" and verdict.evidence.get("restless", 0.0) >= RESTLESS:
+    seen = verdict.evidence
+    if verdict.name == "plateau_early" and (seen.get("restless", 0.0) >= RESTLESS or seen.get("wall", 0.0) >= WALL):
         return order.index("overfitting") - 1
     return order.index(verdict.name)
 

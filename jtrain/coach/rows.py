@@ -1,14 +1,23 @@
 """Rows of a log as columns of numbers."""
 
+import csv
+import io
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jtrain.coach.robust import spread
+from jtrain.errors import DataError
 
 Row = Mapping[str, Any]
+
+# Names of columns in a CSV, in lower case with _ for / and blanks.
+STEP = ("step", "global_step", "_step", "iteration", "iter", "update", "epoch")
+LOSS = ("loss", "train_loss", "training_loss", "loss_train")
+VAL = ("val_", "validation_", "eval_", "valid_")
 
 NO_METRICS = {"step", "epoch", "split", "lr", "grad_norm", "examples_per_second", "data_wait", "mfu", "skipped"}
 SHORT = 0.5  # of the usual interval: a last row over fewer updates is joined to the one before
@@ -77,3 +86,45 @@ def explained(columns: Mapping[str, np.ndarray]) -> float | None:
             if len(guesses) and spread(guesses) <= SAME * np.median(guesses):
                 return float(np.median(guesses))
     return None
+
+
+def csv_rows(text: str, path: Path) -> list[Row]:
+    """A row for training, and one for validation where there are such columns, of each line of a CSV.
+
+    Raises:
+      DataError: it is empty, or has no column of steps or losses; `path` is named.
+    """
+    head = text.splitlines()[0] if text.strip() else ""
+    if not head:
+        raise DataError(f"{path}: is empty; give a CSV with a header such as step,loss")
+    separator = next((mark for mark in ("\t", ";", ",") if mark in head), ",")
+    lines = csv.DictReader(io.StringIO(text), delimiter=separator)
+    names = {name: str(name).strip().lower().replace("/", "_").replace(" ", "_") for name in lines.fieldnames or ()}
+    step = next((name for name, plain in names.items() if plain in STEP), None)
+    loss = next((name for name, plain in names.items() if plain in LOSS), None)
+    if step is None or loss is None:
+        what = "steps" if step is None else "losses"
+        wanted = ", ".join(STEP if step is None else LOSS)
+        raise DataError(f"{path}: has no column of {what} (one of {wanted}); its columns are {', '.join(names)}")
+    table = [{names[name]: _parsed(value) for name, value in line.items() if name in names} for line in lines]
+    table = [line for line in table if line[names[step]] is not None]
+    # Many count from 0: the row of 0 is that of the first update, or of the first epoch.
+    first = 1.0 if table and table[0][names[step]] == 0 else 0.0
+    rows: list[Row] = []
+    for line in table:
+        at = (line[names[step]] or 0.0) + first
+        train = {k: v for k, v in line.items() if v is not None and not k.startswith(VAL) and k not in STEP}
+        val = {k.split("_", 1)[1]: v for k, v in line.items() if v is not None and k.startswith(VAL)}
+        if line[names[loss]] is not None:
+            rows.append({**train, "step": at, "split": "train", "loss": line[names[loss]]})
+        if val:
+            rows.append({**val, "step": at, "split": "val"})
+    return rows
+
+
+def _parsed(value: str | None) -> float | None:
+    """A number, NaN among them; None where there is none."""
+    try:
+        return float(value) if value is not None else None
+    except ValueError:
+        return None

@@ -1,10 +1,11 @@
-"""Signs in the data: spikes, no shuffling, wrong labels, too few examples; and a metric that is taken the wrong way."""
+"""Signs in the data: spikes, no shuffling; and a metric that is taken the wrong way."""
 
 import numpy as np
 
 from jtrain.coach.course import Course
-from jtrain.coach.robust import agreement, around, jitter, running, spreads
-from jtrain.coach.told import Level, Verdict
+from jtrain.coach.robust import agreement, around, running, spreads
+from jtrain.coach.signs_fit import is_share
+from jtrain.coach.told import Verdict
 
 SPIKE, HIGHER = 2.4, 1.3  # times the usual difference of the log losses of two rows; times what is around it
 BATCH = 1.0  # of the loss of a guess that one batch must add to explain a row: less is the scatter of batches …
@@ -12,6 +13,8 @@ LEAST_BATCH = 0.3  # … but so much is enough where it is far above the usual d
 HUGE, NEAR, HUGE_SPIKES = 10.0, 2.0, 3  # times what is around it, near a guess: so many rows are spikes, learnt or not
 LEARNT = 0.95  # of the loss of a guess, below which the loss must have been before a spike
 SETTLED = 0.1  # of the updates at the start, in which the loss may do anything
+# Of a guess, by which training examples at large cost more than the rows of an epoch show, after this share of the run.
+HIDDEN, SETTLED_PROBES = 0.1, 0.2
 SPIKES, APART = 2, 2  # a single one is no pattern; rows so near to each other are one
 
 ROWS_AN_EPOCH = 3.0  # fewer show nothing of what happens within an epoch
@@ -20,27 +23,15 @@ ALIKE = 0.5  # correlation of the loss with itself one epoch before
 SURE = 3.3  # standard deviations of that correlation under chance, 1 / √rows
 
 ORDERED = 0.4  # of the share that chance gets right: training far below it has just seen other classes
-BETTER, BETTER_R2 = 0.12, 0.3  # by which a share of right answers, or R², is better in validation than in training
-BETTER_LOSS = 0.15  # of the loss of a guess by which the validation loss is below that of training
-PLAIN, PLAIN_LOSS = (
-    0.05,
-    0.05,
-)  # the same where nothing makes training harder than validation, and nothing else is wrong
-CERTAIN = 3.0  # standard errors of such a difference
-FORGOTTEN = 0.1  # by which a share of right answers falls from its best while training goes on
-GAP, RATIO = 0.15, 3.0  # (validation − training loss) / loss of a guess; validation / training loss
-RISE, RISE_OF_GUESS = 0.1, 0.04  # of the validation loss above its lowest; the same in losses of a guess
-UNHARMED, BEHIND = 0.02, 0.05  # of a share of right answers: below its best, and below that of training
-STILL = 1.1  # times the training loss of now: what it was at the lowest validation loss
 LEAST_EVALUATIONS = 4
-SHARES = ("accuracy", "f1", "exact_match")  # metrics from 0 to 1 by which answers are right
 
 
 def spikes(course: Course) -> Verdict | None:
     """Single rows far above what is before and after them, again and again."""
     loss, scale = course.loss, course.scale
-    if len(loss) < 10 or not (loss > 0).all():
-        return None
+    hidden = _hidden(course)
+    if hidden is not None or len(loss) < 10 or not (loss > 0).all():
+        return hidden
     found = _jumps(course)
     far = [i for i in found if loss[i] > 10 * scale]
     if len(found) < SPIKES and not (far and _learnt_before(course, far[0])):
@@ -54,6 +45,31 @@ def spikes(course: Course) -> Verdict | None:
     marks = tuple((int(course.step[i]), "spike") for i in found[:8])
     evidence = {"spikes": float(len(found)), "highest_loss": float(loss[worst])}
     return Verdict("spikes", text, action, evidence, marks)
+
+
+def _hidden(course: Course) -> Verdict | None:
+    """Examples that hardly a batch shows cost far more than the rows tell: those of broken batches."""
+    probes, curves = course.curves.probes, course.curves
+    steps = probes.get("step", np.zeros(0))
+    late = steps > SETTLED_PROBES * course.done
+    if late.sum() < 2 or "train/loss" not in probes or course.end >= course.scale:
+        return None
+    epoch = max(curves.updates_per_epoch or 1.0, float(course.updates.max(initial=1.0)))
+    above = []
+    for step, cost in zip(steps[late], probes["train/loss"][late], strict=True):
+        shown = course.loss[(course.step <= step) & (course.step > step - epoch)]
+        # What is high in validation, too, is so by what training does otherwise, such as normalising by the batch.
+        validated = float(np.interp(step, *course.val)) if len(course.val[1]) else np.nan
+        above.append(float(cost) - max(float(np.mean(shown)) if len(shown) else np.nan, validated))
+    hidden = float(np.median(above)) / course.scale if above else 0.0
+    if not hidden >= HIDDEN:
+        return None
+    text = (
+        f"training examples cost {hidden:.3g} times a guess more, all together, than the batches of an epoch show: a "
+        "few that come seldom are far off"
+    )
+    action = "look for broken examples among the training data; clip the gradient (clip.name=norm)"
+    return Verdict("spikes", text, action, {"hidden": hidden, "training": course.end})
 
 
 def _jumps(course: Course) -> list[int]:
@@ -94,7 +110,7 @@ def not_shuffled(course: Course) -> Verdict | None:
     if rows < ROWS_AN_EPOCH or course.done / epoch < EPOCHS:
         return None
     series = {"loss": np.log(course.loss)} if (course.loss > 0).all() else {"loss": course.loss}
-    series |= {name: v[course.known] for name, v in course.curves.train.items() if _is_share(name)}
+    series |= {name: v[course.known] for name, v in course.curves.train.items() if is_share(name)}
     best, what, count = 0.0, "", 0
     for name, values in series.items():
         alike, pairs = _alike(course.step - 0.5 * course.updates, values, epoch, rows)
@@ -140,100 +156,6 @@ def _alike(at: np.ndarray, values: np.ndarray, epoch: float, rows: float) -> tup
     return float(np.corrcoef(left[pairs], before[pairs])[0, 1]), int(pairs.sum())
 
 
-def label_noise(course: Course, *, plain: bool = False) -> Verdict | None:
-    """Training stalls far below what validation shows; or what was right is unlearnt while training goes on.
-
-    Args:
-      course: of the run.
-      plain: nothing else is wrong, and nothing makes training harder: a small difference says enough.
-    """
-    if len(course.val[1]) < LEAST_EVALUATIONS or course.curves.mixed:
-        return None
-    for name, validated in course.curves.val.items():
-        trained = course.curves.train.get(name)
-        if trained is None or not (_is_share(name) or name == "r2"):
-            continue
-        late = trained[course.curves.step > 0.85 * course.done]
-        late, last = late[np.isfinite(late)], validated[np.isfinite(validated)]
-        if not len(late) or not len(last):
-            continue
-        now, then = float(np.median(late)), float(np.median(last[-max(2, len(last) // 6) :]))
-        best = float(np.nanmax(validated))
-        below = (course.end - course.val_end) / course.scale
-        better, of_loss = (BETTER_R2 if name == "r2" else BETTER), BETTER_LOSS
-        if plain and name != "r2":
-            error = np.hypot(jitter(late) / np.sqrt(len(late)), jitter(last) / np.sqrt(2))
-            better, of_loss = max(PLAIN, CERTAIN * float(error)), PLAIN_LOSS
-        if then - now >= better and below >= of_loss:
-            text = (
-                f"{name} is {now:.2f} in training and {then:.2f} in validation: a part of the training targets is wrong"
-            )
-            action = "look for mislabelled examples (data_size lists them); or what augments them changes what they are"
-            return Verdict("label_noise", text, action, {"training": now, "validation": then, "loss_below": below})
-        drop = max(FORGOTTEN, 4 * jitter(last))
-        if name == "r2" or best - then < drop or now < best or course.end > 0.5 * course.scale:
-            continue
-        at = int(course.curves.val_step[np.nanargmax(validated)])
-        text = (
-            f"{name} in validation falls from {best:.2f} (update {at:,}) to {then:.2f}, while it rises to {now:.2f} in "
-            "training: wrong labels are learnt by heart"
-        )
-        action = "look for mislabelled examples (data_size lists them); till then stop early, and smooth the labels"
-        evidence = {"best": best, "last": then, "training": now, "from_update": float(at)}
-        return Verdict("label_noise", text, action, evidence, ((at, f"best {name}"),))
-    return None
-
-
-def overfitting(course: Course) -> Verdict | None:
-    """The validation loss is far above that of training, or rises while that falls."""
-    steps, values = course.val
-    if len(values) < LEAST_EVALUATIONS or len(course.loss) < 4:
-        return None
-    lowest = int(np.argmin(values))
-    low, last = float(values[lowest]), course.val_end
-    gap = (last - course.end) / course.scale
-    rise = last - low
-    then = float(np.interp(steps[lowest], course.step, course.smooth))
-    wide = gap >= GAP and last >= RATIO * course.end and min(values[-2:]) >= 0.8 * last
-    rising = (
-        rise >= max(RISE * low, RISE_OF_GUESS * course.scale, 4 * jitter(values))
-        and then >= STILL * course.end
-        and last > course.end
-        and len(values) - lowest > max(3, len(values) // 4)
-    )
-    if not wide and not rising:
-        return None
-    at = int(steps[lowest])
-    text = f"the validation loss is {last:.3g}, the training loss {course.end:.3g}"
-    if rise > RISE * low:
-        text += f"; the lowest validation loss was {low:.3g} at update {at:,}"
-    action = (
-        "more data, augmentation, dropout or weight decay, or a smaller model; keep the best checkpoint and stop early"
-    )
-    harmless = _unharmed(course)
-    if harmless:
-        text += f"; {course.curves.watch} is not worse for it"
-    evidence = {
-        "validation_loss": last, "training_loss": course.end, "lowest": low, "gap": gap, "from_update": float(at),
-    }  # fmt: skip
-    level: Level = "info" if harmless else "warning"
-    return Verdict("overfitting", text, action, evidence, ((at, "lowest validation loss"),), None, level)
-
-
-def _unharmed(course: Course) -> bool:
-    """Whether the watched share of right answers is at its best, and nearly that of training."""
-    curves = course.curves
-    validated, trained = curves.val.get(curves.watch), curves.train.get(curves.watch)
-    if validated is None or trained is None or not _is_share(curves.watch) or not curves.higher_is_better:
-        return False
-    late, last = trained[curves.step > 0.85 * course.done], validated[np.isfinite(validated)]
-    late = late[np.isfinite(late)]
-    if not len(late) or not len(last):
-        return False
-    now = float(np.median(last[-max(2, len(last) // 6) :]))
-    return float(last.max()) - now <= UNHARMED and float(np.median(late)) - now <= BEHIND
-
-
 def wrong_metric(course: Course) -> Verdict | None:
     """The watched metric is taken to improve when it becomes worse."""
     curves = course.curves
@@ -275,7 +197,3 @@ def _direction(course: Course, name: str) -> bool | None:
             return None
         found = agreement(validated[known][falling], loss[known][falling])
     return None if abs(found) < 0.6 else found < 0
-
-
-def _is_share(name: str) -> bool:
-    return "/" not in name and any(part in name for part in SHARES)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from jtrain.coach import signs_way
 from jtrain.coach.course import TINY, Course
 from jtrain.coach.robust import jitter
 from jtrain.coach.told import Act, Verdict
@@ -46,7 +47,8 @@ def failed(course: Course) -> Verdict | None:
 
 def too_high(course: Course) -> Verdict | None:
     """The loss rises and stays up, or what was learnt is lost again."""
-    return _wandering(course) or (_lost(course) if len(_learnt(course)) else _risen(course))
+    seen = signs_way.too_high(course) if course.way is not None else _wandering(course)
+    return seen or (_lost(course) if len(_learnt(course)) else _risen(course))
 
 
 def blown(course: Course) -> Verdict | None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from jtrain.coach import signs_way
 from jtrain.coach.course import TINY, Course
 from jtrain.coach.robust import jitter, roughness
 from jtrain.coach.told import Act, Verdict
@@ -29,9 +30,16 @@ BACK = 0.1  # of the whole fall that evaluations may take back
 
 def plateau_early(course: Course) -> Verdict | None:
     """Falls fast, then flat, while the lr stays high and the weights wander."""
-    if len(course.loss) < LEAST_ROWS or course.stays_high is not True or not course.far(0.5):
+    if len(course.loss) < LEAST_ROWS or course.stays_high is not True:
         return None
     knee = _knee(course)
+    if course.way is not None:
+        wall = signs_way.stays_high(course, knee)
+        # Behind batch norm a net that learns well has walls, too: there the curves must say so as well.
+        if wall is None or not course.curves.normed or course.end > LEARNT * course.scale:
+            return wall
+    if not course.far(0.5):
+        return None
     if knee is None or course.end > LEARNT * max(course.scale, course.loss[0]):
         return None
     steps, values = course.val
@@ -77,6 +85,8 @@ def _knee(course: Course) -> int | None:
 
 def too_low(course: Course) -> Verdict | None:
     """Slow all along: over the way travelled the loss falls nearly straight, smoothly, and has far to go."""
+    if course.way is not None:
+        return signs_way.too_low(course)
     seen = len(course.val[1]) >= LEAST_EVALUATIONS - 2
     if len(course.loss) < (LEAST_ROWS if course.ended else 4) or not course.far(EARLY * 0.85 if seen else 0.6):
         return None

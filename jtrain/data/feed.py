@@ -92,10 +92,10 @@ class Feed:
                 self._ahead[s] = self._executor().submit(self._ordered, order, s)
         return self._ahead.pop(step).result()
 
-    def eval_batches(self, batch_size: int) -> Iterator[Given]:
-        """(data, rows) of batches that hold every example once, in order; the last is padded. Streamed ones are made
-        ahead."""
-        batches = eval_batches(len(self.examples), batch_size)
+    def eval_batches(self, batch_size: int, most: int = 0) -> Iterator[Given]:
+        """(data, rows) of batches that hold every example once, in order, or `most` of them; the last is padded.
+        Streamed ones are made ahead."""
+        batches = eval_batches(len(self.examples), batch_size, most)
         if self.resident:
             yield from map(self._resident, batches)
             return

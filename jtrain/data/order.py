@@ -64,10 +64,19 @@ class Order:
             return self._epochs[epoch]
 
 
-def eval_batches(examples: int, batch_size: int) -> Iterator[np.ndarray]:
-    """Every example number once, in order, as [batch_size] int32; the last batch is filled up with -1."""
-    for start in range(0, examples, batch_size):
+def eval_batches(examples: int, batch_size: int, most: int = 0) -> Iterator[np.ndarray]:
+    """Every example number once, in order, as [batch_size] int32; the last batch is filled up with -1.
+
+    Args:
+      examples: how many there are.
+      batch_size: of a batch.
+      most: so many of them at most, the same ones every time, drawn by chance; 0: all.
+    """
+    numbers = np.arange(examples, dtype=np.int32)
+    if 0 < most < examples:
+        numbers = np.sort(np.random.default_rng(0).choice(numbers, most, replace=False))
+    for start in range(0, len(numbers), batch_size):
         rows = np.full(batch_size, -1, np.int32)
-        count = min(batch_size, examples - start)
-        rows[:count] = np.arange(start, start + count, dtype=np.int32)
+        some = numbers[start : start + batch_size]
+        rows[: len(some)] = some
         yield rows

@@ -94,3 +94,8 @@ def _wide(scaling: Tree, name: str, like: jax.Array) -> jax.Array:
     """Mean or scale with as many axes as `like`."""
     values = scaling[name]
     return values.reshape((1,) * (like.ndim - values.ndim) + values.shape)
+
+
+def carries(model_state: Tree) -> bool:
+    """Whether the model itself carries anything beside its parameters, such as running statistics."""
+    return any(name not in _OWN for name in model_state)

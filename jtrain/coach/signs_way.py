@@ -1,0 +1,114 @@
+"""Signs on the way of the weights (`jtrain.line`): an lr that is too low, too high, or stays too high.
+
+Along the line on which the weights came the loss is known as far again ahead. Weights that an lr too low moves go
+straight, and the loss falls on; weights that wander about a minimum, or between the walls of a valley, meet a wall.
+"""
+
+import numpy as np
+
+from jtrain.coach.course import Course
+from jtrain.coach.told import Act, Verdict
+from jtrain.coach.way import LEAST
+
+BEGUN = 0.15  # of the run, after which straight on is slow: every run begins so
+STRAIGHT, EARLY_STRAIGHT = 0.5, 0.6  # of the probes, from which a run went straight on; the same on the way
+BEFORE, RISES = 0.85, 1.02  # of the updates done; times the lr of then: it is still rising
+EARLY = 0.2  # of the run, from which that is told
+UNDONE, EARLY_UNDONE = 0.15, 0.3  # of a guess that must be left at the end, and on the way: what is solved is not slow
+LONG, SHORT = (0.4, 10.0), (0.0, 3.0)  # (half of the fall is reached after this share of the way, × the lr)
+
+# A wall as far again ahead, in losses of a guess: at an lr that stays high, over the last part of the run …
+WALL, LATE, EARLY_LATE = 0.045, 0.4, 0.2
+NORMED_WALL = 0.09
+NOTHING = 0.8  # … from the start too high where so much of a guess is left
+# … and while the lr of a schedule that decays is above half its peak, if so much of a guess is left at the end. With
+# batch norm walls are as wide as the weights are long: a net that learns well has them, too.
+STEEP, LEFT = 0.25, 0.3
+NORMED_STEEP, NORMED_LEFT = 0.12, 0.78
+PEAK, PROBES = 0.5, 3
+
+
+def too_low(course: Course) -> Verdict | None:
+    """The weights go straight on, the loss falls on ahead of them, and has far to go."""
+    assert course.way is not None
+    seen = course.way.between(BEGUN, 1.0)
+    if len(seen) < LEAST or not course.far(EARLY) or not len(course.loss) or (not course.ended and _rising(course)):
+        return None
+    top = max(course.scale, float(course.smooth[0]))
+    share = float(np.mean(seen.straight))
+    undone = UNDONE if course.ended else EARLY_UNDONE
+    if share < (STRAIGHT if course.ended else EARLY_STRAIGHT) or not undone * top <= course.end < top:
+        return None
+    half = course.reached(0.5)
+    factor = next(factor for least, factor in (LONG, SHORT) if half >= least)
+    text = (
+        f"the weights go straight on and slowly: at {share:.0%} of the probes the loss still falls three times as far "
+        f"ahead on their line; it has come from {top:.3g} to {course.end:.3g}, half of that after {half:.0%} of the "
+        "way that the lr allows"
+    )
+    action = f"start again with {factor:g} times the lr; the ladder finds the best"
+    evidence = {"first_loss": top, "last_loss": course.end, "straight": share, "half": half}
+    return Verdict("lr_too_low", text, action, evidence, (), Act("restart", factor))
+
+
+def _rising(course: Course) -> bool:
+    """Whether the lr is still being warmed up: that a run goes straight on then says nothing of its peak."""
+    if course.lr is None:
+        return False
+    before = float(np.interp(BEFORE * course.done, course.step, course.lr))
+    return bool(course.lr[-1] > RISES * before)
+
+
+def stays_high(course: Course, knee: int | None) -> Verdict | None:
+    """At an lr that does not decay the weights stand between walls.
+
+    Args:
+      course: of the run.
+      knee: updates after which the fall was done.
+    """
+    assert course.way is not None
+    if course.stays_high is not True or course.averaged:
+        return None
+    seen = course.way.between(LATE if course.ended else EARLY_LATE, 1.0)
+    if len(seen) < LEAST:
+        return None
+    wall = float(np.median(seen.steep))
+    if wall < (NORMED_WALL if course.curves.normed else WALL):
+        return None
+    began = int(seen.step[0])
+    text = (
+        f"the lr stays high and the weights wander between walls: as far again ahead as from one probe to the next the "
+        f"validation loss is {wall:.2g} times a guess higher (updates {began:,} on)"
+    )
+    evidence = {"wall": wall, "level": course.end, "from_update": float(knee if knee is not None else began)}
+    if course.end > NOTHING * course.scale:
+        action = "the lr is too high: start again with a third of it, or with a longer warm-up"
+        marks = ((began, "lr too high"),)
+        return Verdict("lr_too_high", text, action, evidence, marks, Act("restart", 1 / 3))
+    at = knee if knee is not None else began
+    action = f"go on from update {at:,} with a third of the lr, or let the schedule decay"
+    return Verdict("plateau_early", text, action, evidence, ((at, "knee"),), Act("tail", 1 / 3, at))
+
+
+def too_high(course: Course) -> Verdict | None:
+    """While the lr of a schedule that decays is high the weights meet walls, and much is left to be learnt."""
+    assert course.way is not None
+    if course.lr is None or course.stays_high is True:
+        return None
+    seen = course.way.between(BEGUN, 1.0)
+    high = np.interp(seen.step, course.step, course.lr) >= PEAK * course.lr.max()
+    if high.sum() < (LEAST if course.ended else PROBES):
+        return None
+    wall = float(np.median(seen.steep[high]))
+    normed = course.curves.normed is True
+    steep, left = (NORMED_STEEP, NORMED_LEFT) if normed else (STEEP, LEFT)
+    if wall < steep or course.end < left * course.scale:
+        return None
+    at = int(seen.step[high][0])
+    text = (
+        f"while the lr is high the weights stand between walls: as far again ahead the validation loss is {wall:.2g} "
+        f"times a guess higher; {course.end / course.scale:.0%} of a guess is left"
+    )
+    action = "the lr is too high: start again with a third of it, or with a longer warm-up"
+    evidence = {"wall": wall, "last_loss": course.end, "from_update": float(at)}
+    return Verdict("lr_too_high", text, action, evidence, ((at, "lr too high"),), Act("restart", 1 / 3))

@@ -1,0 +1,55 @@
+"""The way of the weights, as the line probe sees it: straight on, or wandering."""
+
+import dataclasses
+
+import numpy as np
+
+from jtrain.coach.curves import Curves
+
+LEAST = 2  # probes from which anything is told
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """Probes of a run, [p] each.
+
+    Attributes:
+      step: updates done.
+      share: of the whole run that is done then.
+      straight: the loss falls on as far again, and three times as far, along the line on which the weights came.
+      steep: by how much the loss is higher as far again ahead, in losses of a guess, beside what it has risen to here;
+        below 0 it falls on.
+    """
+
+    step: np.ndarray
+    share: np.ndarray
+    straight: np.ndarray
+    steep: np.ndarray
+
+    def between(self, first: float, last: float) -> "Way":
+        """The probes between two shares of the run."""
+        inside = (self.share > first) & (self.share <= last)
+        return Way(self.step[inside], self.share[inside], self.straight[inside], self.steep[inside])
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+
+def way_of(curves: Curves, scale: float, whole: float) -> Way | None:
+    """What the probes say; None where there are none.
+
+    Args:
+      curves: of the run.
+      scale: loss of a guess.
+      whole: updates of the whole run.
+    """
+    probes = curves.probes
+    if not probes or not all(name in probes for name in ("step", "before", "now", "ahead", "far")):
+        return None
+    now, ahead, far = probes["now"], probes["ahead"], probes["far"]
+    risen = np.maximum(0.0, np.nan_to_num(now - probes["before"]))  # of weights that learn by heart: no wall
+    # What is not finite ahead has blown up there.
+    ahead, far = (np.where(np.isfinite(values), values, np.inf) for values in (ahead, far))
+    known = np.isfinite(now)
+    straight, steep = (ahead < now) & (far < now), (ahead - now - risen) / scale
+    return Way(probes["step"][known], probes["step"][known] / max(whole, 1.0), straight[known], steep[known])
