@@ -15,7 +15,9 @@ STRAIGHT, EARLY_STRAIGHT = 0.5, 0.6  # of the probes, from which a run went stra
 BEFORE, RISES = 0.85, 1.02  # of the updates done; times the lr of then: it is still rising
 EARLY = 0.2  # of the run, from which that is told
 UNDONE, EARLY_UNDONE = 0.15, 0.3  # of a guess that must be left at the end, and on the way: what is solved is not slow
-LONG, SHORT = (0.4, 10.0), (0.0, 3.0)  # (half of the fall is reached after this share of the way, × the lr)
+# × the lr: FAR where half of the fall is reached after so much of the way, or the last probes see it go on so evenly.
+HALF, EVENLY = 0.4, 2.0
+NEAR, FAR = 3.0, 10.0
 
 # A wall as far again ahead, in losses of a guess: at an lr that stays high, over the last part of the run …
 WALL, LATE, EARLY_LATE = 0.045, 0.4, 0.2
@@ -40,7 +42,7 @@ def too_low(course: Course) -> Verdict | None:
     if share < (STRAIGHT if course.ended else EARLY_STRAIGHT) or not undone * top <= course.end < top:
         return None
     half = course.reached(0.5)
-    factor = next(factor for least, factor in (LONG, SHORT) if half >= least)
+    factor = FAR if half >= HALF or float(np.median(seen.on[-LEAST:])) >= EVENLY else NEAR
     text = (
         f"the weights go straight on and slowly: at {share:.0%} of the probes the loss still falls three times as far "
         f"ahead on their line; it has come from {top:.3g} to {course.end:.3g}, half of that after {half:.0%} of the "

@@ -19,17 +19,19 @@ class Way:
       straight: the loss falls on as far again, and three times as far, along the line on which the weights came.
       steep: by how much the loss is higher as far again ahead, in losses of a guess, beside what it has risen to here;
         below 0 it falls on.
+      on: by how much it is lower three times as far ahead, in falls from the probe before: 3 where it falls evenly.
     """
 
     step: np.ndarray
     share: np.ndarray
     straight: np.ndarray
     steep: np.ndarray
+    on: np.ndarray
 
     def between(self, first: float, last: float) -> "Way":
         """The probes between two shares of the run."""
         inside = (self.share > first) & (self.share <= last)
-        return Way(self.step[inside], self.share[inside], self.straight[inside], self.steep[inside])
+        return Way(**{field.name: getattr(self, field.name)[inside] for field in dataclasses.fields(self)})
 
     def __len__(self) -> int:
         return len(self.step)
@@ -52,4 +54,9 @@ def way_of(curves: Curves, scale: float, whole: float) -> Way | None:
     ahead, far = (np.where(np.isfinite(values), values, np.inf) for values in (ahead, far))
     known = np.isfinite(now)
     straight, steep = (ahead < now) & (far < now), (ahead - now - risen) / scale
-    return Way(probes["step"][known], probes["step"][known] / max(whole, 1.0), straight[known], steep[known])
+    fallen = np.maximum(probes["before"] - now, 1e-9 * scale)
+    found = {
+        "step": probes["step"], "share": probes["step"] / max(whole, 1.0), "straight": straight, "steep": steep,
+        "on": (now - far) / fallen,
+    }  # fmt: skip
+    return Way(**{name: values[known] for name, values in found.items()})
