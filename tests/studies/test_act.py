@@ -1,5 +1,6 @@
 """`act`: what it does about a verdict, within the updates of one run, and never at the cost of the run as it was."""
 
+import dataclasses
 import json
 
 import jax
@@ -12,7 +13,7 @@ from jtrain.assembly import assemble
 from jtrain.coach.told import Act, Verdict
 from jtrain.errors import ConfigError
 from jtrain.loop import train
-from jtrain.studies.act import act
+from jtrain.studies.act import Acting, act
 from jtrain.studies.act import legs as act_legs
 from jtrain.studies.act.choice import Chosen, choose
 from jtrain.studies.act.legs import Ended, Leg, rank
@@ -96,11 +97,17 @@ def test_a_larger_lr_is_had_at_once_and_no_update_is_lost(says, tmp_path):
     assert "the lr in force 0.00053 → 0.0094 (optimizer.lr, the peak of its schedule: 0.001 → 0.0189)" in one["text"]
 
 
-def test_a_tail_goes_on_from_the_checkpoint_at_or_before_the_knee_to_the_end(says, tmp_path):
+def test_a_tail_goes_on_from_the_knee_to_the_end_and_its_lr_falls_to_nothing(says, tmp_path, monkeypatch):
     says(lambda step, lr: Act("tail", 0.5, step=16) if lr > 0.006 and step >= 28 else None)
-    study = act(config(optimizer__lr=0.01, checkpoint__keep=1), tmp_path / "w", data=blobs())
+    monkeypatch.setattr(Acting, "_since", lambda self, leg, ended, knee: self._checkpoint(leg, knee))
+    given = config(optimizer__lr=0.01, checkpoint__keep=1, schedule__name="constant", log__every="1steps")
+    study = act(given, tmp_path / "w", data=blobs())
     first, second = study.rows[:2]
     assert (first["to"], second["from"], second["of"]) == (28, 14, 42)
+    lrs = {row["step"]: row["lr"] for row in rows(tmp_path / "w" / "attempt1") if row["split"] == "train"}
+    assert len(lrs) >= 7
+    assert lrs == pytest.approx({step: 0.005 * (43 - step) / 28 for step in lrs})
+    assert "and falling to nothing by its end" in study.found["acts"][0]["text"]
     assert study.found["updates"] <= TOTAL
     events = [json.loads(line) for line in (tmp_path / "w" / "attempt1" / "events.jsonl").read_text().splitlines()]
     assert any(row["kind"] == "branch" and row["step"] == 14 for row in events)
@@ -243,8 +250,28 @@ def test_of_states_as_good_by_the_metric_that_with_the_lowest_loss_is_the_answer
     curve = [(7, 1.0, 0.03), (14, 1.0, 0.02), (21, 1.0, 0.001), (28, 1.0, 0.01), (35, 0.5, 0.0)]  # 21 is not kept
     ended = Ended("finished", 35, {"step": 7, "metric": "val/accuracy", "value": 1.0}, curve, 0.1, 0.1)
     with open_study("act", run, None) as journal:
-        found = choose(journal, {0: (Leg(0, 0, 35, 1.0, acting=True), ended)}, tmp_path, True)
+        leg = Leg(0, 0, 35, 1.0, acting=True)
+        given_up = Ended("given_up", 7, None, [], 0.1, 0.1)
+        found = choose(journal, {0: (leg, ended), 1: (dataclasses.replace(leg, attempt=1), given_up)}, tmp_path, True)
         assert (found.step, found.value, found.loss) == (28, 1.0, 0.01)
+    with open_study("act", run, None) as journal:  # nothing was done: the best checkpoint, as of any run
+        assert choose(journal, {0: (leg, ended)}, tmp_path, True).step == 7
+
+
+def test_a_tail_goes_on_from_the_best_that_was_gained_since_the_knee(tmp_path):
+    run = assemble(config(), data=blobs())
+    for step in (7, 14, 28, 35):
+        (tmp_path / "attempt0" / "checkpoints" / str(step)).mkdir(parents=True)
+    leg = Leg(0, 0, TOTAL, 1.0, acting=True)
+
+    def start(*curve):
+        with open_study("act", run, None) as journal:
+            return Acting(journal, tmp_path)._since(leg, Ended("stopped", 35, None, curve, 0.1, 0.1), 16)
+
+    better = (7, 0.9, 0.1), (14, 0.5, 0.5), (21, 0.99, 0.1), (28, 0.7, 0.4), (35, 0.6, 0.3)
+    assert start(*better) == 28  # 21 is not kept, 7 lies before the knee
+    assert start((14, 0.5, 0.5), (28, 0.5, 0.4), (35, 0.4, 0.1)) == 28  # of equals that with the lower loss
+    assert start((14, 0.5, 0.5), (28, 0.4, 0.4), (35, None, None)) == 14  # nothing was gained
 
 
 SLOW = {"name": "lr_too_low", "text": "it is slow", "action": "start again with 10 times the lr", "level": "warning",

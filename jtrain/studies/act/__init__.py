@@ -19,7 +19,7 @@ from jtrain.io.writers import EventWriter
 from jtrain.run import Run
 from jtrain.studies.act.choice import choose
 from jtrain.studies.act.final import FINAL, make_final, measure_final, prune
-from jtrain.studies.act.legs import NOT_FINITE, Ended, Leg, Race, run_leg, typed_lr
+from jtrain.studies.act.legs import NOT_FINITE, Ended, Leg, Race, rank, run_leg, typed_lr
 from jtrain.studies.act.report import report
 from jtrain.studies.journal import Journal, open_study
 from jtrain.studies.short import FEWEST, is_higher_better
@@ -148,6 +148,7 @@ class Acting:
             return None
         if then.attempt != leg.attempt:
             told += f" with {self._lrs_told(leg, ended, then)}"
+            told += " and falling to nothing by its end" if then.decays_from == then.begin > 0 else ""
         self._note("act", then, ended, f"{told}, because {ended.why}")
         return dataclasses.replace(then, acting=self._may_act and then.attempt != leg.attempt)
 
@@ -157,12 +158,15 @@ class Acting:
         new = Leg(max(other.attempt for other, _ in self.legs) + 1, 0, left, factor, acting=True)
         if what.kind == "restart" and what.factor < 1 and left >= PAYS * self.total:
             return dataclasses.replace(new, race=self._race(leg, ended, new)), "begins anew"
-        at = what.step if what.kind == "tail" else self._turn(ended, what.factor)
+        at = self._since(leg, ended, what.step) if what.kind == "tail" else self._turn(ended, what.factor)
         begin = self._checkpoint(leg, at)
         if begin and left >= FEWEST:
             lift = self._lift(leg, ended) if what.factor > 1 else 1.0
             lifted = float(f"{factor * lift:.3g}") if lift > 1 else factor
-            tail = dataclasses.replace(new, begin=begin, total=begin + left, factor=lifted, parent=leg.attempt)
+            decays = begin if what.kind == "tail" else leg.decays_from
+            tail = dataclasses.replace(
+                new, begin=begin, total=begin + left, factor=lifted, parent=leg.attempt, decays_from=decays
+            )
             told = f"goes on from update {begin} of {leg.name}"
             return dataclasses.replace(tail, race=self._race(leg, ended, tail)), told
         if failed:
@@ -172,6 +176,19 @@ class Acting:
     def _turn(self, ended: Ended, factor: float) -> int:
         """From where to go on when nothing is begun anew: a smaller lr needs a state before the harm was done."""
         return ended.best["step"] if factor < 1 and ended.best else ended.step
+
+    def _since(self, leg: Leg, ended: Ended, knee: int) -> int:
+        """From where a tail goes on: the knee, or the best evaluation since that has a checkpoint."""
+        kept = set(shelf.steps(self.folder / leg.name / "checkpoints"))
+        later = [one for one in ended.curve if one[0] in kept and one[0] > knee and one[1] is not None]
+        start = self._checkpoint(leg, knee)
+        here = [one for one in ended.curve if one[0] == start and one[1] is not None]
+        best = max(
+            [*here, *later],
+            key=lambda one: rank(one[1], math.inf if one[2] is None else one[2], self.higher),
+            default=None,
+        )
+        return start if best is None else int(best[0])
 
     def _checkpoint(self, leg: Leg, at: int) -> int:
         """The newest checkpoint of an attempt at or before an update; 0: there is none."""
@@ -207,7 +224,8 @@ class Acting:
 
     def _on(self, leg: Leg, ended: Ended) -> Leg:
         """An attempt goes on as it was, in what is left."""
-        return Leg(leg.attempt, ended.step, ended.step + self._left, leg.factor, acting=False)
+        total = ended.step + self._left
+        return Leg(leg.attempt, ended.step, total, leg.factor, acting=False, decays_from=leg.decays_from)
 
     def _note(self, kind: str, then: Leg, ended: Ended, text: str) -> None:
         """Tells what is done, once: on the screen, in events.jsonl and in the study's pieces."""

@@ -40,7 +40,8 @@ def choose(journal: Journal, last: Mapping[int, tuple[Leg, Ended]], folder: Path
     """The best state of all that have a checkpoint, by the watched metric on the validation split.
 
     Of states within a standard error of the best accuracy √(p (1 − p) / n), or equal by another metric, it is the one
-    with the lowest validation loss: the best of many looks is partly luck. Without a validation split it is the last
+    with the lowest validation loss: the best of many looks is partly luck. Of a single attempt, which nothing was done
+    about, it is the best checkpoint, as of any run. Without a validation split it is the last
     state of the last attempt, where that came to its end. None: there is none.
 
     Args:
@@ -72,6 +73,9 @@ def _best(run: Run, last: Mapping[int, tuple[Leg, Ended]], folder: Path, higher:
         newest = max((s for s in shelf.steps(folder / leg.name / "checkpoints") if s <= ended.step), default=0)
         return Chosen(leg.attempt, newest, leg.factor) if newest and ended.status != "failed" else None
     top = max(found, key=lambda one: rank(_number(one.value), _number(one.loss), higher))
+    if len(last) == 1:
+        _, ended = next(iter(last.values()))
+        return next((one for one in found if ended.best and one.step == ended.best["step"]), top)
     value = _number(top.value)
     if run.watch.removeprefix("ema/") == "accuracy" and run.data.val is not None:
         error = math.sqrt(max(0.0, value * (1 - value)) / len(run.data.val))

@@ -51,6 +51,8 @@ class Leg:
       acting: it ends early where diagnose knows what to do.
       parent: number of the attempt from whose checkpoint of `begin` it starts; -1: its own, or none.
       race: what it must be better than, or be given up; None: nothing.
+      decays_from: the update from which its lr falls to nothing by its total, in place of the schedule; -1: it has the
+        schedule of the config.
     """
 
     attempt: int
@@ -60,6 +62,7 @@ class Leg:
     acting: bool
     parent: int = -1
     race: Race | None = None
+    decays_from: int = -1
 
     @property
     def name(self) -> str:
@@ -170,11 +173,14 @@ class _Racing:
 
 
 def leg_run(run: Run, leg: Leg, keep: int) -> Run:
-    """The run of a leg: the lr × its factor, the whole schedule in its total, a checkpoint at every evaluation while it
-    may be stopped."""
+    """The run of a leg: the lr × its factor, the whole schedule in its total or the fall to nothing, a checkpoint at
+    every evaluation while it may be stopped."""
     changes: dict[str, Any] = {"diagnose__mode": "act" if leg.acting else "report"}
     if leg.factor != 1.0:
         changes["optimizer__lr"] = typed_lr(run, leg.factor)
+    if leg.decays_from >= 0:
+        share = 100 * (leg.total - leg.decays_from) / leg.total
+        changes |= {"schedule__name": "wsd", "schedule__warmup": "0", "schedule__wsd__decay": f"{share:.4f}%"}
     if leg.acting:
         changes["checkpoint__keep"] = max(keep, run.config.checkpoint.keep)
         if run.eval_every % run.save_every:
