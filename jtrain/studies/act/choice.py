@@ -37,12 +37,10 @@ class Chosen:
 
 
 def choose(journal: Journal, last: Mapping[int, tuple[Leg, Ended]], folder: Path, higher: bool) -> Chosen | None:
-    """The best state of all that have a checkpoint, by the watched metric on the validation split.
-
-    Of states within a standard error of the best accuracy √(p (1 − p) / n), or equal by another metric, it is the one
-    with the lowest validation loss: the best of many looks is partly luck. Of a single attempt, which nothing was done
-    about, it is the best checkpoint, as of any run. Without a validation split it is the last
-    state of the last attempt, where that came to its end. None: there is none.
+    """The best state of all that have a checkpoint, by the watched metric on the validation split, of equal ones that
+    with the lowest validation loss. Of a single attempt, which nothing was done about, it is the best checkpoint, as of
+    any run. Without a validation split it is the last state of the last attempt, where that came to its end. None:
+    there is none.
 
     Args:
       journal: keeps what was chosen: checkpoints are removed afterwards.
@@ -76,11 +74,6 @@ def _best(run: Run, last: Mapping[int, tuple[Leg, Ended]], folder: Path, higher:
     if len(last) == 1:
         _, ended = next(iter(last.values()))
         return next((one for one in found if ended.best and one.step == ended.best["step"]), top)
-    value = _number(top.value)
-    if run.watch.removeprefix("ema/") == "accuracy" and run.data.val is not None:
-        error = math.sqrt(max(0.0, value * (1 - value)) / len(run.data.val))
-        near = [one for one in found if _number(one.value) >= value - error and one.loss is not None]
-        top = min(near, key=lambda one: _number(one.loss), default=top)
     return top
 
 
