@@ -12,6 +12,7 @@ from jtrain.coach.way import LEAST
 
 BEGUN = 0.15  # of the run, after which straight on is slow: every run begins so
 STRAIGHT, EARLY_STRAIGHT = 0.5, 0.6  # of the probes, from which a run went straight on; the same on the way
+PACE = 0.065  # (way to half of the fall) · √(way to 9/10), shares of the way travelled, from which it is slow
 BEFORE, RISES = 0.85, 1.02  # of the updates done; times the lr of then: it is still rising
 EARLY = 0.2  # of the run, from which that is told
 UNDONE, EARLY_UNDONE = 0.15, 0.3  # of a guess that must be left at the end, and on the way: what is solved is not slow
@@ -41,7 +42,11 @@ def too_low(course: Course) -> Verdict | None:
     undone = UNDONE if course.ended else EARLY_UNDONE
     if share < (STRAIGHT if course.ended else EARLY_STRAIGHT) or not undone * top <= course.end < top:
         return None
-    half = course.reached(0.5)
+    half, most = course.reached(0.5), course.reached(0.9)
+    if len(course.val[1]) >= LEAST:
+        half, most = min(half, course.reached(0.5, val=True)), min(most, course.reached(0.9, val=True))
+    if half * most**0.5 < PACE:  # it fell fast, and what is left is noise
+        return None
     factor = FAR if half >= HALF or float(np.median(seen.on[-LEAST:])) >= EVENLY else NEAR
     text = (
         f"the weights go straight on and slowly: at {share:.0%} of the probes the loss still falls three times as far "
