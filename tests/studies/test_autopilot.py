@@ -2,10 +2,11 @@
 
 import functools
 import json
+import types
 
 import numpy as np
 import pytest
-from helpers import blobs, put
+from helpers import blobs, put, tiny
 
 from jtrain import config as configs
 from jtrain.assembly import assemble
@@ -285,3 +286,31 @@ def test_fewer_examples_than_the_default_batch_are_no_hindrance():
     assert study.found["config"]["train.batch_size"] == 16
     assert study.found["updates"] <= 20
     assert study.found["folder"] is None
+
+
+@pytest.mark.parametrize(
+    ("length", "verdict", "step", "why"),
+    [
+        (True, "overfitting", 56, "a shorter run was tried over all folds"),
+        (False, "overfitting", 14, "it is the best of all"),
+        (False, "saturated", 56, "nothing overfits"),
+    ],
+)
+def test_folds_settle_the_length_rather_than_a_few_validation_examples(
+    tmp_path, monkeypatch, length, verdict, step, why
+):
+    attempt = tmp_path / "6-train" / "attempt0"
+    for kept in (14, 56):
+        (attempt / "checkpoints" / str(kept)).mkdir(parents=True)
+    (attempt / "coach.json").write_text(json.dumps({"diagnosis": [{"name": verdict}]}))
+    found = {"updates": 56, "attempt": "attempt0", "step": 14, "value": 0.9, "metric": "val/accuracy", "acts": []}
+    study = types.SimpleNamespace(
+        found=found | {"advice": "", "late": None}, rows=[{"ended": "finished"}], ok=True, conclusion=""
+    )
+    monkeypatch.setattr(finale, "act", lambda *given, **named: study)
+    journal = types.SimpleNamespace(screen=None)
+    run = assemble(tiny("56steps"), data=blobs())
+    may = finale.Allowed(0, time=False, lr=False, length=length)
+    told = finale.final_run(journal, run, tmp_path / "6-train", 56, {}, may)
+    assert told["step"] == step
+    assert why in told["decisions"][0].reason

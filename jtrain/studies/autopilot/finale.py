@@ -23,11 +23,13 @@ class Allowed:
       updates: that are left of the budget, before the run.
       time: there is some for another run.
       lr: may be changed.
+      length: is settled: by folds, which see more than the validation split does.
     """
 
     updates: int
     time: bool
     lr: bool
+    length: bool = False
 
 
 def final_run(
@@ -62,11 +64,12 @@ def final_run(
     acted = "; ".join(one["text"] for one in found["acts"]) or "it was trained in one go"
     value = "" if found["value"] is None else f" ({found['metric']} {found['value']:.4g})"
     step, reason = best, f"it is the best of all on the validation split{value}; {acted}"
-    if few_to_judge(run) and last != best and study.rows[-1]["ended"] == "finished" and "overfitting" not in names:
+    sound = may.length or "overfitting" not in names
+    if few_to_judge(run) and last != best and study.rows[-1]["ended"] == "finished" and sound:
         step = last
+        why = "a shorter run was tried over all folds" if may.length else "nothing overfits"
         reason = (
-            f"on so few validation examples the best of many looks (update {best:,}) is mostly luck, and nothing "
-            f"overfits; {acted}"
+            f"on so few validation examples the best of many looks (update {best:,}) is mostly luck, and {why}; {acted}"
         )
     reason += f"; {found['advice']}" if found["advice"] else ""
     decisions = [Decision("train", f"update {step:,} of {updates:,}", reason)]

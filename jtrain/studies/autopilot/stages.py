@@ -58,7 +58,7 @@ class Pilot:
         self.decisions: list[dict[str, Any]] = []
         self.values: dict[str, Any] = {}
         self.metrics: dict[str, Any] = {}
-        self.budget = 0
+        self.budget, self._length_tried = 0, False
         self._begun = time.perf_counter()
         self._before = 0.0  # seconds of earlier parts
 
@@ -76,7 +76,7 @@ class Pilot:
             return str(checked["failed"])
         self._stage("batch size", self._batch)
         self._stage("ladder", self._ladder)
-        self._stage("trials", self._trials)
+        self._length_tried = bool(self._stage("trials", self._trials).get("length_tried"))
         self._stage("check", self._check)
         trained = self._stage("train", lambda: self._train("6-train", self.total))
         if trained["more"]:
@@ -93,7 +93,7 @@ class Pilot:
         return ""
 
     def _train(self, name: str, updates: int, change: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        may = Allowed(self.left, self.may(), lr=not self.run.config.optimizer.lr)
+        may = Allowed(self.left, self.may(), lr=not self.run.config.optimizer.lr, length=self._length_tried)
         with contextlib.closing(self.recipe()) as run:
             return final_run(self.journal, run, self.folder / name, updates, change or {}, may)
 
@@ -295,4 +295,5 @@ class Pilot:
             text, values = (name, taken[name].values) if name in taken else (f"no {name}", {})
             told.append(Decision("trials", text, row["told"] + why, values))
             costs.append(cost_of(row))
-        return {"decisions": told, "costs": costs, "updates": found.updates}
+        length = any(one.group == "length" and one.name in {row["candidate"] for row in found.rows} for one in tried)
+        return {"decisions": told, "costs": costs, "updates": found.updates, "length_tried": length}
