@@ -201,7 +201,7 @@ def record(case: Case) -> list[dict[str, Any]]:
         "updates_per_epoch": run.clock.epoch_examples / run.batch_size,
         "guess": run.task.guess() if run.task.guess else None, "watch": run.watch,
         "higher_is_better": bool(watched is not None and watched.higher_is_better),
-        "final_lr": run.lrs(total - 1, {"user": run.config.lr_scale})["lr"],
+        "final_lr": None if run.config.plateau.metric else run.lrs(total - 1, {"user": run.config.lr_scale})["lr"],
         "mixed": any(name in run.config.augment for name in ("mixup", "cutmix")),
         "harder": is_harder(run), "normed": carries(run.shapes.model_state),
         "failed_at": next((e["step"] for e in events if e["kind"] == "non_finite"), None), "failed": failed,

@@ -212,7 +212,8 @@ class Coaching:
             "updates_per_epoch": run.clock.epoch_examples / run.batch_size,
             "watch": run.watch,
             "higher_is_better": known is not None and known.higher_is_better,
-            "final_lr": run.lrs(run.clock.total - 1, control.lr_factors)["lr"],
+            # What reduces on a plateau will do nobody knows.
+            "final_lr": None if run.config.plateau.metric else run.lrs(run.clock.total - 1, control.lr_factors)["lr"],
             "mixed": mixes(run.config.augment),
             "normed": carries(run.shapes.model_state),
             "harder": is_harder(run),

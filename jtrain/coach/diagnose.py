@@ -71,6 +71,9 @@ def _seen(course: Course, silence: Collection[str]) -> list[Verdict]:
     training = _first(TRAINING, course, silence)
     if training and training[0].name in BAD_BATCHES:  # their targets are not what is wrong
         validation = [verdict for verdict in validation if verdict.name != "label_noise"]
+    if training and training[0].name == "lr_too_high":  # no metric means much then
+        metric = []
+        validation = validation if course.end < course.scale else []
     if course.ended and course.curves.harder is False and not training and not validation:
         validation = _first((functools.partial(signs_fit.label_noise, plain=True),), course, silence)
     found = [*metric, *sorted([*validation, *training], key=_weight)]

@@ -20,7 +20,7 @@ SPIKES, APART = 2, 2  # a single one is no pattern; rows so near to each other a
 ROWS_AN_EPOCH = 3.0  # fewer show nothing of what happens within an epoch
 EPOCHS = 3.0
 ALIKE = 0.5  # correlation of the loss with itself one epoch before
-SURE = 3.3  # standard deviations of that correlation under chance, 1 / √rows
+SURE, EARLY_SURE = 3.3, 4.5  # standard deviations of that correlation under chance, 1 / √rows; on the way, asked often
 
 ORDERED = 0.4  # of the share that chance gets right: training far below it has just seen other classes
 LEAST_EVALUATIONS = 4
@@ -114,7 +114,7 @@ def not_shuffled(course: Course) -> Verdict | None:
     best, what, count = 0.0, "", 0
     for name, values in series.items():
         alike, pairs = _alike(course.step - 0.5 * course.updates, values, epoch, rows)
-        if alike >= ALIKE and alike * np.sqrt(pairs) >= SURE and alike > best:
+        if alike >= ALIKE and alike * np.sqrt(pairs) >= (SURE if course.ended else EARLY_SURE) and alike > best:
             best, what, count = alike, name, pairs
     if not what:
         return _ordered(course)

@@ -9,7 +9,7 @@ from jtrain.coach.told import Act, Verdict
 
 LEARNT = 0.7  # of the loss of a guess: below it something has been learnt
 BLOWN = 5.0  # times the loss of a guess; first weights begin at up to 4 times …
-AT_ONCE = 0.01  # … and the first updates of some optimizers overshoot, but not for so large a share of the run
+AT_ONCE = 0.02  # … and the first updates of some optimizers overshoot, but not for so large a share of the run
 RAISED, RAISED_FOR = 1.5, 0.08  # times a guess, for such a share of the run: too high, whatever comes after …
 CLIMBS = 1.3  # … if the loss has risen to there by so much: first weights may begin above a guess
 RISEN = 0.01  # of the loss at the start by which a run that learns nothing has risen before it settled
@@ -22,6 +22,7 @@ LASTING = 0.15  # … for so long a share of it
 UNDONE = 0.15  # of the loss of a guess that must be left …
 UNRECOVERED = 0.6  # of what was lost, or not gained, at a high lr: a run that ends above it did not make up for that
 
+DEAD, ALIVE = 1e-6, 1e-3  # norms of the gradient: nothing reaches the weights; something did at first
 LEAST_EVALUATIONS = 6
 
 PEAK = 0.5  # of the highest lr: what is above it is the part of a schedule with a high lr …
@@ -107,6 +108,8 @@ def _risen(course: Course) -> Verdict | None:
 
 def _lost(course: Course) -> Verdict | None:
     """Something was learnt, and lost again for good."""
+    if course.averaged:  # what single weights lose again, their average need not
+        return None
     lowest = np.minimum.accumulate(course.smooth)
     fall = course.scale - lowest
     up = (course.smooth - lowest > np.maximum(BACK * fall, CLEAR * course.smooth_noise)) & (fall > 0)
@@ -196,7 +199,14 @@ def not_learning(course: Course) -> Verdict | None:
     norm = course.curves.grad_norm
     norm = norm[np.isfinite(norm)] if norm is not None else None
     norm = norm if norm is not None and len(norm) else None
-    tiny = norm is not None and np.median(norm) < 1e-6
+    tiny = norm is not None and np.median(norm) < DEAD
+    if tiny and norm is not None and norm[0] > ALIVE:
+        text = (
+            f"the gradient's norm falls from {norm[0]:.2g} to {np.median(norm):.2g}: the first updates killed all units"
+        )
+        return _high(
+            course, text, {"first_norm": float(norm[0]), "norm": float(np.median(norm)), "from_update": 1.0}, 1
+        )
     text = (
         f"the loss has not moved: {first:.4g} in the first quarter, {last:.4g} at the end (a guess: {course.scale:.4g})"
     )

@@ -6,12 +6,13 @@ straight, and the loss falls on; weights that wander about a minimum, or between
 
 import numpy as np
 
-from jtrain.coach.course import Course
+from jtrain.coach.course import TINY, Course
 from jtrain.coach.told import Act, Verdict
 from jtrain.coach.way import LEAST
 
 BEGUN = 0.15  # of the run, after which straight on is slow: every run begins so
 STRAIGHT, EARLY_STRAIGHT = 0.5, 0.6  # of the probes, from which a run went straight on; the same on the way
+CERTAIN, FALLS = 0.85, 0.01  # of the probes; of a guess that is gained in the second half: slow at any pace
 PACE = 0.065  # (way to half of the fall) · √(way to 9/10), shares of the way travelled, from which it is slow
 BEFORE, RISES = 0.85, 1.02  # of the updates done; times the lr of then: it is still rising
 EARLY = 0.2  # of the run, from which that is told
@@ -20,12 +21,15 @@ UNDONE, EARLY_UNDONE = 0.15, 0.3  # of a guess that must be left at the end, and
 HALF, EVENLY = 0.4, 2.0
 NEAR, FAR = 3.0, 10.0
 
-# A wall as far again ahead, in losses of a guess: at an lr that stays high, over the last part of the run …
-WALL, LATE, EARLY_LATE = 0.045, 0.4, 0.2
-NORMED_WALL = 0.09
-NOTHING = 0.8  # … from the start too high where so much of a guess is left
-# … and while the lr of a schedule that decays is above half its peak, if so much of a guess is left at the end. With
-# batch norm walls are as wide as the weights are long: a net that learns well has them, too.
+# A wall as far again ahead, in losses of a guess, at an lr that stays high, over the last part of the run, where the
+# training loss is flat: at its end so large a share of what it was when that part began; on the way. Higher where it
+# still falls. With batch norm walls are as wide as the weights are long: a net that learns well has them, too.
+LATE, EARLY_LATE = 0.4, 0.3
+FLAT, EARLY_FLAT = 0.75, 0.85
+YET = 1.6  # times the former on the way: walls go down while a run settles
+WALL, NORMED_WALL = (0.045, 0.15), (0.09, 0.35)  # flat, and not
+NOTHING = 0.8  # of a guess that is left: the lr was too high from the start
+# The same while the lr of a schedule that decays is above half its peak, if so much of a guess is left at the end.
 STEEP, LEFT = 0.25, 0.3
 NORMED_STEEP, NORMED_LEFT = 0.12, 0.78
 PEAK, PROBES = 0.5, 3
@@ -45,7 +49,8 @@ def too_low(course: Course) -> Verdict | None:
     half, most = course.reached(0.5), course.reached(0.9)
     if len(course.val[1]) >= LEAST:
         half, most = min(half, course.reached(0.5, val=True)), min(most, course.reached(0.9, val=True))
-    if half * most**0.5 < PACE:  # it fell fast, and what is left is noise
+    fallen = float(seen.between(0.5 * course.done / (course.curves.total or course.done), 1.0).fallen.sum())
+    if half * most**0.5 < PACE and (share < CERTAIN or fallen < FALLS):  # it fell fast, and what is left is noise
         return None
     factor = FAR if half >= HALF or float(np.median(seen.on[-LEAST:])) >= EVENLY else NEAR
     text = (
@@ -77,10 +82,13 @@ def stays_high(course: Course, knee: int | None) -> Verdict | None:
     if course.stays_high is not True or course.averaged:
         return None
     seen = course.way.between(LATE if course.ended else EARLY_LATE, 1.0)
-    if len(seen) < LEAST:
+    if len(seen) < (LEAST if course.ended else PROBES):
         return None
     wall = float(np.median(seen.steep))
-    if wall < (NORMED_WALL if course.curves.normed else WALL):
+    flat = course.end / max(course.level(LATE, LATE + 0.15), TINY)
+    flat_wall, falling_wall = NORMED_WALL if course.curves.normed else WALL
+    flat_wall *= 1.0 if course.ended else YET
+    if wall < (flat_wall if flat >= (FLAT if course.ended else EARLY_FLAT) else falling_wall):
         return None
     began = int(seen.step[0])
     text = (

@@ -20,6 +20,7 @@ class Way:
       steep: by how much the loss is higher as far again ahead, in losses of a guess, beside what it has risen to here;
         below 0 it falls on.
       on: by how much it is lower three times as far ahead, in falls from the probe before: 3 where it falls evenly.
+      fallen: since the probe before, in losses of a guess.
     """
 
     step: np.ndarray
@@ -27,6 +28,7 @@ class Way:
     straight: np.ndarray
     steep: np.ndarray
     on: np.ndarray
+    fallen: np.ndarray
 
     def between(self, first: float, last: float) -> "Way":
         """The probes between two shares of the run."""
@@ -54,9 +56,9 @@ def way_of(curves: Curves, scale: float, whole: float) -> Way | None:
     ahead, far = (np.where(np.isfinite(values), values, np.inf) for values in (ahead, far))
     known = np.isfinite(now)
     straight, steep = (ahead < now) & (far < now), (ahead - now - risen) / scale
-    fallen = np.maximum(probes["before"] - now, 1e-9 * scale)
+    fallen = probes["before"] - now
     found = {
         "step": probes["step"], "share": probes["step"] / max(whole, 1.0), "straight": straight, "steep": steep,
-        "on": (now - far) / fallen,
+        "on": (now - far) / np.maximum(fallen, 1e-9 * scale), "fallen": fallen / scale,
     }  # fmt: skip
     return Way(**{name: values[known] for name, values in found.items()})
