@@ -49,7 +49,9 @@ def contents(folder):
 
 
 def control_of(folder, step):
-    return Checkpoints(folder / "checkpoints", keep=9, event=print, read_only=True).restore(step).control
+    """But for what was told: the line probe of a resumed run begins anew, and sees less."""
+    control = Checkpoints(folder / "checkpoints", keep=9, event=print, read_only=True).restore(step).control
+    return {name: value for name, value in control.items() if name != "told"}
 
 
 def interrupt_at(run, step, number=signal.SIGTERM):
