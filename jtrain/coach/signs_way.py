@@ -8,12 +8,12 @@ import numpy as np
 
 from jtrain.coach.course import TINY, Course
 from jtrain.coach.told import Act, Verdict
-from jtrain.coach.way import LEAST
+from jtrain.coach.way import LEAST, Way
 
 BEGUN = 0.15  # of the run, after which straight on is slow: every run begins so
 STRAIGHT, EARLY_STRAIGHT = 0.5, 0.6  # of the probes, from which a run went straight on; the same on the way
-CERTAIN, FALLS = 0.85, 0.01  # of the probes; of a guess that is gained in the second half: slow at any pace
-PACE = 0.065  # (way to half of the fall) · √(way to 9/10), shares of the way travelled, from which it is slow
+CERTAIN = 0.75  # of the probes, from which chance does not make them straight; below, so large a part of all that
+GAINED = 0.8  # the loss changes as far again ahead must be falls
 BEFORE, RISES = 0.85, 1.02  # of the updates done; times the lr of then: it is still rising
 EARLY = 0.2  # of the run, from which that is told
 UNDONE, EARLY_UNDONE = 0.15, 0.3  # of a guess that must be left at the end, and on the way: what is solved is not slow
@@ -46,12 +46,9 @@ def too_low(course: Course) -> Verdict | None:
     undone = UNDONE if course.ended else EARLY_UNDONE
     if share < (STRAIGHT if course.ended else EARLY_STRAIGHT) or not undone * top <= course.end < top:
         return None
-    half, most = course.reached(0.5), course.reached(0.9)
-    if len(course.val[1]) >= LEAST:
-        half, most = min(half, course.reached(0.5, val=True)), min(most, course.reached(0.9, val=True))
-    fallen = float(seen.between(0.5 * course.done / (course.curves.total or course.done), 1.0).fallen.sum())
-    if half * most**0.5 < PACE and (share < CERTAIN or fallen < FALLS):  # it fell fast, and what is left is noise
+    if share < CERTAIN and _gained(seen) < GAINED:  # some are straight by chance where what is left is noise
         return None
+    half = course.reached(0.5)
     factor = FAR if half >= HALF or float(np.median(seen.on[-LEAST:])) >= EVENLY else NEAR
     text = (
         f"the weights go straight on and slowly: at {share:.0%} of the probes the loss still falls three times as far "
@@ -61,6 +58,13 @@ def too_low(course: Course) -> Verdict | None:
     action = f"start again with {factor:g} times the lr; the ladder finds the best"
     evidence = {"first_loss": top, "last_loss": course.end, "straight": share, "half": half}
     return Verdict("lr_too_low", text, action, evidence, (), Act("restart", factor))
+
+
+def _gained(seen: Way) -> float:
+    """Which part of all changes as far again ahead are falls."""
+    falls = float(np.maximum(-seen.ahead, 0.0).sum())
+    every = float(np.abs(seen.ahead).sum())
+    return falls / every if every > TINY else 0.0
 
 
 def _rising(course: Course) -> bool:

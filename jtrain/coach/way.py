@@ -19,16 +19,16 @@ class Way:
       straight: the loss falls on as far again, and three times as far, along the line on which the weights came.
       steep: by how much the loss is higher as far again ahead, in losses of a guess, beside what it has risen to here;
         below 0 it falls on.
+      ahead: the same without that: by how much the loss is higher, in losses of a guess.
       on: by how much it is lower three times as far ahead, in falls from the probe before: 3 where it falls evenly.
-      fallen: since the probe before, in losses of a guess.
     """
 
     step: np.ndarray
     share: np.ndarray
     straight: np.ndarray
     steep: np.ndarray
+    ahead: np.ndarray
     on: np.ndarray
-    fallen: np.ndarray
 
     def between(self, first: float, last: float) -> "Way":
         """The probes between two shares of the run."""
@@ -59,6 +59,6 @@ def way_of(curves: Curves, scale: float, whole: float) -> Way | None:
     fallen = probes["before"] - now
     found = {
         "step": probes["step"], "share": probes["step"] / max(whole, 1.0), "straight": straight, "steep": steep,
-        "on": (now - far) / np.maximum(fallen, 1e-9 * scale), "fallen": fallen / scale,
+        "ahead": (ahead - now) / scale, "on": (now - far) / np.maximum(fallen, 1e-9 * scale),
     }  # fmt: skip
     return Way(**{name: values[known] for name, values in found.items()})

@@ -34,6 +34,9 @@ def seen(loss, *, ahead=1.0, far=1.0, lr=None, final=None, until=1.0, **known):
     return found if until == 1 else found.until(until * TOTAL)
 
 
+BY_CHANCE = np.where(np.arange(10) % 3, 0.99, 1.03)  # two of three fall
+
+
 def slow(t):
     return 2.3 - 0.8 * t
 
@@ -75,7 +78,7 @@ def test_uneven_ground_ahead_asks_for_a_smaller_step_up():
         (seen(slow, ahead=1.001, far=0.9), "it rises ahead"),
         (seen(lambda t: 0.05 + 2.2 * np.exp(-t / 0.1), ahead=0.9, far=0.8), "nothing is left to be learnt"),
         (seen(slow), "there is neither wall nor slope"),
-        (seen(settled, ahead=0.99, far=0.98, lr=decays), "it fell fast, and what is left is noise"),
+        (seen(settled, ahead=BY_CHANCE, far=BY_CHANCE, lr=decays), "it fell fast, and what is left is noise"),
     ],
 )
 def test_elsewhere_it_is_not_too_low(curves, why):
