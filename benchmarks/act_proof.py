@@ -28,7 +28,7 @@ from typing import Any
 
 from fault_cases import HEALTHY, Case
 from fault_corpus import build
-from fault_tasks_3 import TASKS
+from fault_tasks_4 import TASKS
 
 import jtrain
 from jtrain import config as configs

@@ -1,13 +1,14 @@
 """Makes the corpus of labelled runs by which `diagnose` is set and judged: healthy ones, and faults that are injected.
 
-    python benchmarks/fault_corpus.py --out FOLDER [--part 1|2|3] [--only NAME] [--share 0/2]
+    python benchmarks/fault_corpus.py --out FOLDER [--part 1|2|3|4] [--only NAME] [--share 0/2]
 
 Each run is a file of JSON lines: what is known of it, the probes of its line among that, then its rows as in
 metrics.jsonl. Files that are there stay.
 
 The rules, which were written before any run was made:
 - The right name of each run stands in its case table before it is run (`fault_cases`: part 1, for setting thresholds;
-  `fault_cases_2`: part 2, for judging; `fault_cases_3`: part 3, for judging after the line probe).
+  `fault_cases_2`: part 2, for judging; `fault_cases_3`: part 3, for judging after the line probe; `fault_cases_4`:
+  part 4, for judging after it was mended with parts 1 to 3 in sight).
 - A fault counts as one only where it does harm. The error of a run is what is missing of its test score to a perfect
   one (1 − accuracy, 1 − R², or the loss itself). An injected fault did harm where its error is above that of its
   task's healthy runs (the mean of those with the plain recipe) by more than 15 % of it and more than 0.02. Where it
@@ -30,10 +31,11 @@ from typing import Any
 import fault_cases
 import fault_cases_2
 import fault_cases_3
+import fault_cases_4
 import numpy as np
 from fault_cases import Case
 from fault_tasks import Splits, config_of
-from fault_tasks_3 import TASKS, missing
+from fault_tasks_4 import TASKS, missing
 
 import jtrain
 from jtrain.coaching import is_harder
@@ -48,7 +50,7 @@ from jtrain.run import Run
 SPIKED = 48  # broken examples, which no other batch holds
 EVERY, UNTIL = 0.17, 0.75  # shares of the run: between two of their batches, and after which there are none
 PART = 4  # one of so many examples of such a batch is broken
-PARTS = {1: fault_cases.cases, 2: fault_cases_2.cases, 3: fault_cases_3.cases}
+PARTS = {1: fault_cases.cases, 2: fault_cases_2.cases, 3: fault_cases_3.cases, 4: fault_cases_4.cases}
 QUIET = {"diagnose.mode": "report", "log.report": False}  # what is said of them is not looked at: not kept
 Recipe = dict[str, Any]
 

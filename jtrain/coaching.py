@@ -172,13 +172,17 @@ class Coaching:
 
     def _look(self, state: TrainState, step: int) -> None:
         """After an evaluation: measures, where that is due, how the loss goes on along the way of the weights."""
-        if self._line is None or not self._line.due(step):
+        line = self._line
+        if line is None or not line.due(step):
             return
         self._peers.at(f"line probe after update {step}")
         self._looks = [seen for seen in self._looks if seen["step"] < step]  # of a run that was rolled back
-        found = self._line.measure(state, step)
-        if found is not None:
+        failed: dict[str, float] | None = {}
+        found = self._safely("line probe", lambda: line.measure(state, step), failed)
+        if found:
             self._looks.append(found)
+        elif found is failed:  # as where there is no room for it: it would again
+            self._line = None
 
     def _read(self, control: Control, step: int) -> None:
         assert self._probe is not None

@@ -125,3 +125,19 @@ def test_a_resumed_run_keeps_what_was_seen(tmp_path):
     # The first after the resumption has nothing before it.
     assert set(seen[1]) < set(seen[0])
     assert seen[1]
+
+
+def test_a_probe_that_fails_ends_itself_and_not_the_run(tmp_path, monkeypatch):
+    asked = []
+
+    def no_room(self, state, step):
+        asked.append(step)
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(LineProbe, "measure", no_room)
+    result = jtrain.train(tiny_run(), tmp_path / "w")
+    assert int(result.state.step) == 20
+    assert asked == [7]
+    rows = [json.loads(row) for row in (tmp_path / "w" / "events.jsonl").read_text().splitlines()]
+    (told,) = [row["text"] for row in rows if row["kind"] == "coach"]
+    assert "line probe failed, training goes on without it" in told
