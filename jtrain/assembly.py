@@ -95,11 +95,10 @@ def assemble(
         config, clock.epoch_examples, whole, task, optimizers, options, shapes, mesh, cut, over_shards, remat, several
     )
     evaluating = lining = jax.jit(eval_step, out_shardings=on_all)
-    if carries(traced.model_state):
-        line_step = make_eval_step(
-            model=by_batch(whole), task=task, views=None, constrain=constrain, over_shards=over_shards
-        )
-        lining = jax.jit(line_step, out_shardings=on_all)
+    if (carried := carries(traced.model_state)) or tta:
+        seen = by_batch(whole) if carried else whole
+        plain = make_eval_step(model=seen, task=task, views=None, constrain=constrain, over_shards=over_shards)
+        lining = jax.jit(plain, out_shardings=on_all)
     fingerprint = pipeline.fingerprint(dataset)
     names = fingerprint["names"] if task.names is None else None
 

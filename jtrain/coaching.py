@@ -10,6 +10,7 @@ from jtrain.coach.curves import Curves
 from jtrain.coach.diagnose import diagnose
 from jtrain.coach.lint import lint
 from jtrain.coach.noise_scale import LEAST_PROBES, Noise
+from jtrain.coach.rows import line_rows, number
 from jtrain.coach.told import Finding, Verdict, as_json
 from jtrain.config import choice, chosen
 from jtrain.control import Control
@@ -161,7 +162,7 @@ class Coaching:
         told = json.loads(path.read_text())
         self._verdicts = [Verdict.from_json(verdict) for verdict in told["diagnosis"]]
         self._noise, self._guess = told["noise"], told["curves"]["guess"]
-        self._looks = [seen for seen in told["line"] if seen["step"] <= step]
+        self._looks = [dict(seen) for seen in line_rows(told) if number(seen["step"]) <= step]
         return bool(told["ended"]) and step == self._run.clock.total
 
     def _tell(self, control: Control, step: int) -> None:
@@ -178,7 +179,10 @@ class Coaching:
         self._peers.at(f"line probe after update {step}")
         self._looks = [seen for seen in self._looks if seen["step"] < step]  # of a run that was rolled back
         failed: dict[str, float] | None = {}
-        found = self._safely("line probe", lambda: line.measure(state, step), failed)
+        if self._peers.processes > 1:  # who fails alone must not leave the others waiting
+            found = line.measure(state, step)
+        else:
+            found = self._safely("line probe", lambda: line.measure(state, step), failed)
         if found:
             self._looks.append(found)
         elif found is failed:  # as where there is no room for it: it would again

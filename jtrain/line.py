@@ -64,7 +64,8 @@ class LineProbe:
 
         Returns:
           'step', 'since' (updates done at the probe before); 'before', 'between', 'now', 'ahead', 'far': validation
-          losses (by `Run.line_step`); 'train/…': metrics of 'examples' training examples.
+          losses (by `Run.line_step`); 'train/…': metrics of 'examples' training examples; 'of_val': examples
+          of the validation split.
         """
         now = self._metrics(self._run.line_step, state.params, state, "val")["loss"]
         before, self._before = self._before, (step, jax.tree.map(jnp.copy, state.params), now)
@@ -76,12 +77,20 @@ class LineProbe:
             params = _along(there, state.params, place)
             found[name] = self._metrics(self._run.line_step, params, state, "val")["loss"]
         trained = self._metrics(self._run.eval_step, state.params, state, "train")
-        found["examples"] = float(min(self._most, len(self._run.feeds["train"].examples)))
+        found |= {"examples": float(self._batches("train")[1]), "of_val": float(len(self._run.feeds["val"].examples))}
         return found | {f"train/{name}": value for name, value in trained.items()}
+
+    def _batches(self, split: str) -> tuple[int, int]:
+        """(batch size, examples) of a pass over a split: whole batches, as batch statistics see what fills one up."""
+        run = self._run
+        some, cut = min(self._most, len(run.feeds[split].examples)), run.mesh.size * max(1, run.config.mesh.shards)
+        size = run.batch_size if some >= run.batch_size else some // cut * cut
+        return (size, some // size * size) if size else (run.batch_size, some)
 
     def _metrics(self, step: EvalStep, params: Tree, state: TrainState, split: str) -> dict[str, float]:
         run = self._run
-        batches, block = run.feeds[split].eval_batches(run.batch_size, self._most), meshes.must_block(run.mesh)
+        size, most = self._batches(split)
+        batches, block = run.feeds[split].eval_batches(size, most), meshes.must_block(run.mesh)
         found = evaluate(step, run.task, params, state.model_state, batches, block=block)
         return {name: float(value) if value is not None else math.nan for name, value in found.items() if _plain(value)}
 

@@ -12,6 +12,7 @@ from helpers import blobs, timeless, tiny, tiny_run
 import jtrain
 from jtrain import line
 from jtrain.errors import Interrupted
+from jtrain.evaluation import evaluate
 from jtrain.line import LineProbe
 
 
@@ -51,9 +52,10 @@ def test_losses_are_those_of_the_weights_on_the_line(trained):
     for name, place in {"before": -1.0, "between": -0.5, "now": 0.0, "ahead": 1.0, "far": 3.0}.items():
         params = jax.tree.map(lambda a, b, t=place: b + t * (b - a), before.params, after.params)
         assert found[name] == pytest.approx(loss_at(run, after, params), rel=1e-5), name
-    measured = run.evaluate(after, "train")
+    batches = run.feeds["train"].eval_batches(10, 60)  # whole batches of 65
+    measured = evaluate(run.eval_step, run.task, after.params, after.model_state, batches)
     assert found["train/accuracy"] == pytest.approx(measured["accuracy"])
-    assert found["examples"] == len(run.feeds["train"].examples)
+    assert (found["examples"], found["of_val"]) == (60, 7)
 
 
 def test_a_probe_is_due_at_first_and_after_a_part_of_the_run(trained):
@@ -141,3 +143,43 @@ def test_a_probe_that_fails_ends_itself_and_not_the_run(tmp_path, monkeypatch):
     rows = [json.loads(row) for row in (tmp_path / "w" / "events.jsonl").read_text().splitlines()]
     (told,) = [row["text"] for row in rows if row["kind"] == "coach"]
     assert "line probe failed, training goes on without it" in told
+
+
+@pytest.mark.parametrize("batch_size", [8, 16, 48])
+def test_batch_statistics_see_examples_alone_and_nothing_that_fills_a_batch_up(batch_size):
+    run = jtrain.assemble(tiny(batch_size=batch_size, data__validation=24 / 72), model=Normed(), data=blobs())
+    state = run.init_state()
+    moved = dataclasses.replace(state, params=jax.tree.map(lambda x: x + 0.1, state.params))
+    probe = LineProbe(run)
+    assert len(run.feeds["val"].examples) == 24
+    probe.measure(state, 1)
+    found = probe.measure(moved, 3)
+    size, some = probe._batches("val")
+    assert some % size == 0
+    # The long way: the loss of each batch alone, normalised by itself.
+    losses = []
+    for data, rows in run.feeds["val"].eval_batches(size, some):
+        assert (np.asarray(rows) >= 0).all()
+        sums = jax.device_get(run.line_step(moved.params, moved.model_state, data, rows))
+        losses.append(float(sums["loss"][0]) / float(sums["loss"][1]))
+    assert found["now"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "damaged", [None, 5, "rows", ["row"], [{"now": 1.0}], [{"step": None}], {"step": 7}, [{"step": "7"}]]
+)
+def test_a_damaged_or_older_coach_json_loses_the_probes_alone(tmp_path, damaged):
+    workdir = tmp_path / "w"
+    jtrain.train(tiny_run(), workdir)
+    told = json.loads((workdir / "coach.json").read_text())
+    told["line"] = damaged
+    if damaged is None:
+        del told["line"]
+    (workdir / "coach.json").write_text(json.dumps(told))
+    jtrain.diagnose(workdir)
+    jtrain.train(tiny_run(), workdir)  # at its end already
+    again = json.loads((workdir / "coach.json").read_text())
+    assert again["ended"]
+    assert again["line"] == []
+    events = [json.loads(row) for row in (workdir / "events.jsonl").read_text().splitlines()]
+    assert not [row for row in events if row["kind"] == "coach"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jtrain.coach.rows import Row, columns, csv_rows, epoch, explained, is_metric, joined, number
+from jtrain.coach.rows import Row, columns, csv_rows, epoch, explained, is_metric, joined, line_rows, number
 from jtrain.durations import Clock
 from jtrain.errors import DataError
 
@@ -108,7 +108,7 @@ class Curves:
     def until(self, step: float) -> "Curves":
         """What had been logged after `step` updates; the best evaluation is that of then."""
         rows, evaluations = self.step <= step, self.val_step <= step
-        probed = self.probes["step"] <= step if self.probes else rows
+        probed = self.probes["step"] <= step if "step" in self.probes else rows
         cut = dataclasses.replace(
             self, step=self.step[rows], loss=self.loss[rows],
             grad_norm=None if self.grad_norm is None else self.grad_norm[rows],
@@ -189,7 +189,8 @@ def _of_workdir(folder: Path, rows: list[Row]) -> tuple[Curves, bool]:
     config = _json(folder / "config.json")
     events = _json_rows(folder / "events.jsonl") if (folder / "events.jsonl").is_file() else []
     coach = _json(folder / "coach.json")
-    facts, probes = dict(coach.get("curves") or {}), [row for row in coach.get("line") or [] if isinstance(row, dict)]
+    facts, probes = coach.get("curves"), line_rows(coach)
+    facts = dict(facts) if isinstance(facts, dict) else {}
     best, train, augment = _json(folder / "best.json"), config.get("train", {}), str(config.get("augment", ""))
     known: dict[str, Any] = {"mixed": "mixup" in augment or "cutmix" in augment}
     curves = Curves.of_rows(rows)
@@ -205,7 +206,14 @@ def _of_workdir(folder: Path, rows: list[Row]) -> tuple[Curves, bool]:
     resumed = max((int(event.get("step") or 0) for event in events if event.get("kind") == "resume"), default=-1)
     if failures and failures[-1] >= max(curves.done - 1, resumed):
         known["failed_at"] = failures[-1]
-    names = {field.name for field in dataclasses.fields(Curves)}
+    names = {field.name for field in dataclasses.fields(Curves)} - {
+        "probes",
+        "step",
+        "loss",
+        "train",
+        "val",
+        "val_step",
+    }
     known |= {name: value for name, value in facts.items() if name in names and value is not None}
     curves = _checked(Curves.of_rows(rows, probes, **known), folder / "metrics.jsonl")
     stopped = any(event.get("kind") in ("early_stopping", "given_up") for event in events)

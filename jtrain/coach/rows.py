@@ -32,6 +32,13 @@ def number(value: Any) -> float:
     return float(value)
 
 
+def line_rows(coach: Mapping[str, Any]) -> list[Row]:
+    """What coach.json holds of the line probe, without what is damaged; [] of an older version."""
+    rows = coach.get("line")
+    rows = rows if isinstance(rows, list) else []
+    return [row for row in rows if isinstance(row, dict) and math.isfinite(number(row.get("step")))]
+
+
 def is_metric(name: str) -> bool:
     """Whether a column is a metric other than the loss."""
     return name not in NO_METRICS and name != "loss" and not name.startswith("lr/")

@@ -60,8 +60,9 @@ def _hidden(course: Course) -> Verdict | None:
         shown = course.loss[(course.step <= step) & (course.step > step - epoch)]
         # What is high in validation, too, is so by what training does otherwise, such as normalising by the batch.
         validated = float(np.interp(step, *course.val)) if len(course.val[1]) else np.nan
-        above.append(float(cost) - max(float(np.mean(shown)) if len(shown) else np.nan, validated))
-    hidden = float(np.median(above)) / course.scale if above else 0.0
+        above.append(float(cost) - float(np.fmax(np.mean(shown) if len(shown) else np.nan, validated)))
+    known = [value for value in above if np.isfinite(value)]
+    hidden = float(np.median(known)) / course.scale if known else 0.0
     if not hidden >= HIDDEN:
         return None
     text = (

@@ -16,7 +16,8 @@ CALM, CALM_LOSS, LASTING = 0.06, 0.05, 3
 FORGOTTEN = 0.1  # by which a share of right answers falls from its best while training goes on
 GAP, RATIO = 0.15, 3.0  # (validation − training loss) / loss of a guess; validation / training loss
 RISE, RISE_OF_GUESS = 0.1, 0.04  # of the validation loss above its lowest; the same in losses of a guess
-UNHARMED, BEHIND = 0.02, 0.05  # of a share of right answers: below its best, and below that of training
+UNHARMED, BEHIND = 0.02, 0.05  # of a share of right answers: below its best, and below that of training …
+MILD, MILDLY_BEHIND = 0.35, 0.15  # … by so much where the gap is smaller than that: nets that learn well have one
 STILL = 1.1  # times the training loss of now: what it was at the lowest validation loss
 LEAST_EVALUATIONS = 4
 SHARES = ("accuracy", "f1", "exact_match")  # metrics from 0 to 1 by which answers are right
@@ -32,7 +33,8 @@ def label_noise(course: Course, *, plain: bool = False) -> Verdict | None:
     if len(course.val[1]) < LEAST_EVALUATIONS:
         return None
     calm = _calm(course)
-    if calm or course.curves.mixed:
+    # Of training that is harder than validation its rows say nothing that the probes do not say better.
+    if calm or course.curves.mixed or (course.curves.harder is not False and "train/loss" in course.curves.probes):
         return calm
     for name, validated in course.curves.val.items():
         trained = course.curves.train.get(name)
@@ -80,6 +82,8 @@ def _calm(course: Course) -> Verdict | None:
     def lately(values: np.ndarray) -> np.ndarray:
         return np.asarray(np.convolve(values, np.ones(lasting) / lasting, mode="valid"))
 
+    counts = [probes[name][0] for name in ("examples", "of_val") if name in probes]
+    few = sum(1 / max(1.0, float(np.nan_to_num(count))) for count in counts) * 2 / len(counts)
     losses = lately(probes["train/loss"] - np.interp(steps, *course.val)) / course.scale
     for name, validated in course.curves.val.items():
         trained = probes.get(f"train/{name}")
@@ -87,7 +91,8 @@ def _calm(course: Course) -> Verdict | None:
             continue
         of_val = lately(np.interp(steps, course.curves.val_step, validated))
         of_train = lately(trained)
-        chance = np.sqrt(2 * of_val * (1 - of_val) / probes["examples"][0])  # of so few examples of each
+        right = np.clip(of_val, 0.0, 1.0)
+        chance = np.sqrt(right * (1 - right) * few)  # of so few examples of each
         by = of_val - of_train
         told = (by >= np.maximum(CALM, CERTAIN * chance)) & (losses >= CALM_LOSS) & np.isfinite(by)
         if not course.ended:
@@ -132,7 +137,7 @@ def overfitting(course: Course) -> Verdict | None:
     action = (
         "more data, augmentation, dropout or weight decay, or a smaller model; keep the best checkpoint and stop early"
     )
-    harmless = _unharmed(course)
+    harmless = _unharmed(course, MILDLY_BEHIND if gap < MILD else BEHIND)
     if harmless:
         text += f"; {course.curves.watch} is not worse for it"
     evidence = {
@@ -142,8 +147,8 @@ def overfitting(course: Course) -> Verdict | None:
     return Verdict("overfitting", text, action, evidence, ((at, "lowest validation loss"),), None, level)
 
 
-def _unharmed(course: Course) -> bool:
-    """Whether the watched share of right answers is at its best, and nearly that of training."""
+def _unharmed(course: Course, behind: float) -> bool:
+    """Whether the watched share of right answers is at its best, and no further behind that of training."""
     curves = course.curves
     validated, trained = curves.val.get(curves.watch), curves.train.get(curves.watch)
     if validated is None or trained is None or not is_share(curves.watch) or not curves.higher_is_better:
@@ -153,7 +158,7 @@ def _unharmed(course: Course) -> bool:
     if not len(late) or not len(last):
         return False
     now = float(np.median(last[-max(2, len(last) // 6) :]))
-    return float(last.max()) - now <= UNHARMED and float(np.median(late)) - now <= BEHIND
+    return float(last.max()) - now <= UNHARMED and float(np.median(late)) - now <= behind
 
 
 def is_share(name: str) -> bool:

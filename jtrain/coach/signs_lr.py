@@ -22,6 +22,7 @@ LASTING = 0.15  # … for so long a share of it
 UNDONE = 0.15  # of the loss of a guess that must be left …
 UNRECOVERED = 0.6  # of what was lost, or not gained, at a high lr: a run that ends above it did not make up for that
 
+MOVES = 0.1  # of a guess, by which the loss is higher three times as far ahead, where weights that learn nothing move
 DEAD, ALIVE = 1e-6, 1e-3  # norms of the gradient: nothing reaches the weights; something did at first
 LEAST_EVALUATIONS = 6
 
@@ -108,7 +109,7 @@ def _risen(course: Course) -> Verdict | None:
 
 def _lost(course: Course) -> Verdict | None:
     """Something was learnt, and lost again for good."""
-    if course.averaged:  # what single weights lose again, their average need not
+    if course.averaged and course.end < LEARNT * course.scale:  # what single weights lose again, their average need not
         return None
     lowest = np.minimum.accumulate(course.smooth)
     fall = course.scale - lowest
@@ -207,6 +208,10 @@ def not_learning(course: Course) -> Verdict | None:
         return _high(
             course, text, {"first_norm": float(norm[0]), "norm": float(np.median(norm)), "from_update": 1.0}, 1
         )
+    moves = course.way.between(0.0, 1.0).far if course.way is not None else np.zeros(0)
+    if len(moves) and float(np.median(moves)) > MOVES:
+        text = f"the weights move far, the loss stays that of a guess: {first:.4g} in the first quarter, {last:.4g} now"
+        return _high(course, text, {"first_loss": first, "last_loss": last, "from_update": 1.0}, 1)
     text = (
         f"the loss has not moved: {first:.4g} in the first quarter, {last:.4g} at the end (a guess: {course.scale:.4g})"
     )

@@ -30,7 +30,7 @@ YET = 1.6  # times the former on the way: walls go down while a run settles
 WALL, NORMED_WALL = (0.045, 0.15), (0.09, 0.35)  # flat, and not
 NOTHING = 0.8  # of a guess that is left: the lr was too high from the start
 # The same while the lr of a schedule that decays is above half its peak, if so much of a guess is left at the end.
-STEEP, LEFT = 0.25, 0.3
+STEEP, LEFT = 0.42, 0.3
 NORMED_STEEP, NORMED_LEFT = 0.12, 0.78
 PEAK, PROBES = 0.5, 3
 

@@ -7,6 +7,7 @@ import numpy as np
 from jtrain.coach.curves import Curves
 
 LEAST = 2  # probes from which anything is told
+MOST = 1e6  # losses of a guess; what is beyond has blown up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Way:
       steep: by how much the loss is higher as far again ahead, in losses of a guess, beside what it has risen to here;
         below 0 it falls on.
       ahead: the same without that: by how much the loss is higher, in losses of a guess.
+      far: the same three times as far ahead.
       on: by how much it is lower three times as far ahead, in falls from the probe before: 3 where it falls evenly.
     """
 
@@ -28,6 +30,7 @@ class Way:
     straight: np.ndarray
     steep: np.ndarray
     ahead: np.ndarray
+    far: np.ndarray
     on: np.ndarray
 
     def between(self, first: float, last: float) -> "Way":
@@ -40,7 +43,7 @@ class Way:
 
 
 def way_of(curves: Curves, scale: float, whole: float) -> Way | None:
-    """What the probes say; None where there are none.
+    """What the probes say; None where there are too few.
 
     Args:
       curves: of the run.
@@ -53,12 +56,16 @@ def way_of(curves: Curves, scale: float, whole: float) -> Way | None:
     now, ahead, far = probes["now"], probes["ahead"], probes["far"]
     risen = np.maximum(0.0, np.nan_to_num(now - probes["before"]))  # of weights that learn by heart: no wall
     # What is not finite ahead has blown up there.
-    ahead, far = (np.where(np.isfinite(values), values, np.inf) for values in (ahead, far))
-    known = np.isfinite(now)
+    most = MOST * scale
+    ahead, far = (np.where(np.isfinite(values), np.minimum(values, most), most) for values in (ahead, far))
+    known = np.isfinite(now) & np.isfinite(probes["step"])
+    if known.sum() < LEAST:
+        return None
     straight, steep = (ahead < now) & (far < now), (ahead - now - risen) / scale
     fallen = probes["before"] - now
     found = {
         "step": probes["step"], "share": probes["step"] / max(whole, 1.0), "straight": straight, "steep": steep,
-        "ahead": (ahead - now) / scale, "on": (now - far) / np.maximum(fallen, 1e-9 * scale),
+        "ahead": (ahead - now) / scale, "far": (far - now) / scale,
+        "on": (now - far) / np.maximum(np.nan_to_num(fallen), 1e-9 * scale),
     }  # fmt: skip
     return Way(**{name: values[known] for name, values in found.items()})

@@ -186,6 +186,7 @@ class Steps:
     per_call: int
     phases: tuple[Phase, ...]
     eval_step: EvalStep
+    line_step: EvalStep
     predict_step: PredictStep
 
     @classmethod
@@ -225,7 +226,11 @@ def fold_run(run: Run, pool: Examples, rows: Cut, *, test: bool = False, known: 
     for steps in known:
         if steps.fit(fold):
             return dataclasses.replace(
-                fold, phases=steps.phases, eval_step=steps.eval_step, predict_step=steps.predict_step
+                fold,
+                phases=steps.phases,
+                eval_step=steps.eval_step,
+                line_step=steps.line_step,
+                predict_step=steps.predict_step,
             )
     known.append(Steps.of(fold))
     return fold

@@ -174,3 +174,30 @@ def test_examples_that_cost_what_no_batch_shows_are_broken():
     both = calm(0.8, 2.0)
     high = {"loss": np.full(10, 2.2), "accuracy": np.full(10, 0.8)}
     assert "spikes" not in names(dataclasses.replace(both, val=high))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kept", [1, 0])
+def test_too_few_probes_leave_the_curves_to_speak(kept):
+    def restless(t):
+        return settled(t) + 0.1 * np.where(np.arange(len(t)) % 2, 1.0, -1.0)
+
+    found = seen(restless, val={"loss": restless(AT)})
+    few = {name: values[:kept] for name, values in found.probes.items()}
+    assert names(dataclasses.replace(found, probes=few)) == ["plateau_early"]
+    nothing = {name: np.full(10, math.nan) for name in found.probes}
+    assert names(dataclasses.replace(found, probes=nothing)) == ["plateau_early"]
+
+
+def test_averaged_weights_that_are_lost_as_well_are_told():
+    def lost(t):
+        return np.where(t < 0.4, 2.3 - 4.5 * t, 2.6)
+
+    averaged = {"loss": lost(AT), "ema/loss": lost(AT)}
+    assert names(seen(lost, val=averaged, probes={}, lr=decays)) == ["lr_too_high"]
+
+
+def test_a_small_validation_split_makes_wrong_labels_less_sure():
+    few = calm(0.62, 0.9, harder=True)
+    assert names(few) == ["label_noise"]
+    assert names(dataclasses.replace(few, probes=dict(few.probes) | {"of_val": np.full(10, 30.0)})) == []

@@ -312,3 +312,21 @@ def test_a_state_that_is_no_better_than_a_guess_is_told_to_be_of_no_use():
 def test_of_equal_metrics_the_lower_loss_is_better_and_what_is_not_finite_is_last():
     assert rank(0.9, 0.2, True) > rank(0.9, 0.3, True) > rank(0.8, 0.1, True) > rank(float("nan"), 0.0, True)
     assert rank(0.1, 0.1, False) > rank(0.2, 0.2, False)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"name": "exponential", "exponential__gamma": 0.999},
+        {"name": "wsd", "wsd__floor": 0.4, "wsd__decay": "1steps"},
+        {"name": "constant", "every": "7steps", "warmup": "5steps"},
+    ],
+)
+def test_the_fall_to_nothing_takes_nothing_of_your_schedule(own):
+    run = assemble(
+        config(optimizer__lr=0.01, **{f"schedule__{key}": value for key, value in own.items()}), data=blobs()
+    )
+    leg = Leg(1, 28, TOTAL, 0.5, acting=False, parent=0, decays_from=28)
+    tail = act_legs.leg_run(run, leg, 3)
+    lrs = [tail.lrs(step, {})["lr"] for step in (28, 42, TOTAL - 1)]
+    assert lrs == pytest.approx([0.005, 0.0025, 0.005 / 28])

@@ -182,13 +182,13 @@ class Acting:
         kept = set(shelf.steps(self.folder / leg.name / "checkpoints"))
         later = [one for one in ended.curve if one[0] in kept and one[0] > knee and one[1] is not None]
         start = self._checkpoint(leg, knee)
-        here = [one for one in ended.curve if one[0] == start and one[1] is not None]
+        here = [one for one in ended.curve if one[0] <= knee and one[1] is not None][-1:]
         best = max(
             [*here, *later],
             key=lambda one: rank(one[1], math.inf if one[2] is None else one[2], self.higher),
             default=None,
         )
-        return start if best is None else int(best[0])
+        return start if best is None or best[0] <= knee else int(best[0])
 
     def _checkpoint(self, leg: Leg, at: int) -> int:
         """The newest checkpoint of an attempt at or before an update; 0: there is none."""

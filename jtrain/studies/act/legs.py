@@ -178,14 +178,16 @@ def leg_run(run: Run, leg: Leg, keep: int) -> Run:
     changes: dict[str, Any] = {"diagnose__mode": "act" if leg.acting else "report"}
     if leg.factor != 1.0:
         changes["optimizer__lr"] = typed_lr(run, leg.factor)
-    if leg.decays_from >= 0:
-        share = 100 * (leg.total - leg.decays_from) / leg.total
-        changes |= {"schedule__name": "wsd", "schedule__warmup": "0", "schedule__wsd__decay": f"{share:.4f}%"}
     if leg.acting:
         changes["checkpoint__keep"] = max(keep, run.config.checkpoint.keep)
         if run.eval_every % run.save_every:
             changes["checkpoint__every"] = f"{run.eval_every}steps"
     config = configs.changed(run.config, **changes)
+    if leg.decays_from >= 0:
+        with config.unlocked():
+            config.schedule = configs.base().schedule  # nothing of yours, which is of another schedule
+            config.schedule.name, config.schedule.warmup = "wsd", "0"
+            config.schedule.wsd.decay = f"{100 * (leg.total - leg.decays_from) / leg.total:.4f}%"
     return with_total(run, config, leg.total)
 
 

@@ -295,5 +295,6 @@ class Pilot:
             text, values = (name, taken[name].values) if name in taken else (f"no {name}", {})
             told.append(Decision("trials", text, row["told"] + why, values))
             costs.append(cost_of(row))
-        length = any(one.group == "length" and one.name in {row["candidate"] for row in found.rows} for one in tried)
+        told_by = {row["candidate"] for row in found.rows if row["runs"] >= 2 and 2 * found.length >= self.total}
+        length = few_to_judge(run) and any(one.group == "length" and one.name in told_by for one in tried)
         return {"decisions": told, "costs": costs, "updates": found.updates, "length_tried": length}
