@@ -38,7 +38,7 @@ class Curves:
       mixed: training examples are mixed (mixup, cutmix), so that training metrics are not those of validation.
       probes: of the line probe (`jtrain.line`), [p] each: 'step', 'since' and validation losses along the line through
         the weights of these, 'train/…' metrics of training examples as evaluation has them; {}: none.
-      normed: the model carries running statistics: its weights are normalised away.
+      normed: the model carries running statistics, or other state of its own.
       harder: something makes training clearly harder than validation: dropout of more than a tenth, augmentation other
         than flips, smoothed labels.
     """
