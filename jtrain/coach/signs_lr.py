@@ -22,8 +22,9 @@ LASTING = 0.15  # … for so long a share of it
 UNDONE = 0.15  # of the loss of a guess that must be left …
 UNRECOVERED = 0.6  # of what was lost, or not gained, at a high lr: a run that ends above it did not make up for that
 
-MOVES = 0.1  # of a guess, by which the loss is higher three times as far ahead, where weights that learn nothing move
-DEAD, ALIVE = 1e-6, 1e-3  # norms of the gradient: nothing reaches the weights; something did at first
+# Of a loss between STUCK and LEVEL guesses: the norm of a gradient that was alive at first, and times what it is later;
+# of a guess, by which the loss is higher three times as far ahead, where weights that learn nothing move far.
+LEVEL, ALIVE, DIES, MOVES = 1.2, 1e-3, 10.0, 0.15
 LEAST_EVALUATIONS = 6
 
 PEAK = 0.5  # of the highest lr: what is above it is the part of a schedule with a high lr …
@@ -50,7 +51,7 @@ def failed(course: Course) -> Verdict | None:
 def too_high(course: Course) -> Verdict | None:
     """The loss rises and stays up, or what was learnt is lost again."""
     seen = signs_way.too_high(course) if course.way is not None else _wandering(course)
-    return seen or (_lost(course) if len(_learnt(course)) else _risen(course))
+    return seen or (_lost(course) if len(_learnt(course)) else _risen(course) or _died(course))
 
 
 def blown(course: Course) -> Verdict | None:
@@ -105,6 +106,26 @@ def _risen(course: Course) -> Verdict | None:
         {"first_loss": first, "highest_loss": top, "last_loss": course.end, "from_update": float(course.step[at])},
         int(course.step[at]),
     )
+
+
+def _died(course: Course) -> Verdict | None:
+    """Nothing is learnt by weights that move far, or that had a gradient before the first updates killed the units."""
+    if not course.far(0.5) or course.end < STUCK * course.scale or course.end > LEVEL * course.scale:
+        return None
+    norm = course.curves.grad_norm if course.curves.grad_norm is not None else np.zeros(0)
+    norm = norm[np.isfinite(norm)]
+    late = float(np.median(norm[len(norm) // 2 :])) if len(norm) >= 4 else 0.0
+    far = float(np.median(course.way.far)) if course.way is not None else 0.0
+    died = len(norm) >= 4 and norm[0] > max(ALIVE, DIES * late)
+    if not died and far < MOVES:
+        return None
+    how = (
+        f"the gradient's norm falls from {norm[0]:.2g} to {late:.2g}: the first updates killed the units"
+        if died
+        else f"the weights move far: three times as far ahead the loss is {far:.2g} times a guess higher"
+    )
+    text = f"nothing is learnt, the loss is that of a guess ({course.end:.4g}), and {how}"
+    return _high(course, text, {"last_loss": course.end, "norm": late, "far": far, "from_update": 1.0}, 1)
 
 
 def _lost(course: Course) -> Verdict | None:
@@ -200,18 +221,7 @@ def not_learning(course: Course) -> Verdict | None:
     norm = course.curves.grad_norm
     norm = norm[np.isfinite(norm)] if norm is not None else None
     norm = norm if norm is not None and len(norm) else None
-    tiny = norm is not None and np.median(norm) < DEAD
-    if tiny and norm is not None and norm[0] > ALIVE:
-        text = (
-            f"the gradient's norm falls from {norm[0]:.2g} to {np.median(norm):.2g}: the first updates killed all units"
-        )
-        return _high(
-            course, text, {"first_norm": float(norm[0]), "norm": float(np.median(norm)), "from_update": 1.0}, 1
-        )
-    moves = course.way.between(0.0, 1.0).far if course.way is not None else np.zeros(0)
-    if len(moves) and float(np.median(moves)) > MOVES:
-        text = f"the weights move far, the loss stays that of a guess: {first:.4g} in the first quarter, {last:.4g} now"
-        return _high(course, text, {"first_loss": first, "last_loss": last, "from_update": 1.0}, 1)
+    tiny = norm is not None and np.median(norm) < 1e-6
     text = (
         f"the loss has not moved: {first:.4g} in the first quarter, {last:.4g} at the end (a guess: {course.scale:.4g})"
     )

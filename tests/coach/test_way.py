@@ -201,3 +201,19 @@ def test_a_small_validation_split_makes_wrong_labels_less_sure():
     few = calm(0.62, 0.9, harder=True)
     assert names(few) == ["label_noise"]
     assert names(dataclasses.replace(few, probes=dict(few.probes) | {"of_val": np.full(10, 30.0)})) == []
+
+
+@pytest.mark.parametrize(
+    ("norms", "far", "name"),
+    [
+        (np.r_[8.0, np.full(99, 0.1)], 1.0, "lr_too_high"),  # it died
+        (np.full(100, 0.1), 1.3, "lr_too_high"),  # it moves far
+        (np.full(100, 0.1), 1.0, "not_learning"),
+        (np.r_[1e-7, np.full(99, 1e-9)], 1.0, "not_learning"),  # it was never alive
+    ],
+)
+def test_nothing_is_learnt_because_the_lr_killed_it_or_for_other_reasons(norms, far, name):
+    def guess(t):
+        return 2.3 + 0 * t
+
+    assert names(seen(guess, ahead=1.0, far=far, lr=decays, grad_norm=norms)) == [name]
