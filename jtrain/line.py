@@ -81,11 +81,14 @@ class LineProbe:
         return found | {f"train/{name}": value for name, value in trained.items()}
 
     def _batches(self, split: str) -> tuple[int, int]:
-        """(batch size, examples) of a pass over a split: whole batches, as batch statistics see what fills one up."""
+        """(batch size, examples) of a pass over a split: whole batches, as batch statistics see what fills one up. Only
+        for these is a smaller batch, a program of its own, worth while."""
         run = self._run
-        some, cut = min(self._most, len(run.feeds[split].examples)), run.mesh.size * max(1, run.config.mesh.shards)
-        size = run.batch_size if some >= run.batch_size else some // cut * cut
-        return (size, some // size * size) if size else (run.batch_size, some)
+        some, size = min(self._most, len(run.feeds[split].examples)), run.batch_size
+        if some < size and run.line_step is not run.eval_step:
+            cut = run.mesh.size * max(1, run.config.mesh.shards)
+            size = some // cut * cut or size
+        return size, some // size * size or some
 
     def _metrics(self, step: EvalStep, params: Tree, state: TrainState, split: str) -> dict[str, float]:
         run = self._run

@@ -98,6 +98,8 @@ def test_a_model_with_running_statistics_is_normalised_by_the_batch():
 def test_a_model_without_them_needs_no_program_of_its_own():
     run = tiny_run(model__mlp__dropout=0.5)
     assert run.line_step is run.eval_step
+    probe = LineProbe(run)
+    assert (probe._batches("val"), probe._batches("train")) == ((10, 7), (10, 60))  # as it is evaluated
 
 
 def test_it_is_left_out_where_it_cannot_be(monkeypatch):
