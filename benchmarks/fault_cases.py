@@ -187,10 +187,16 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
 )  # fmt: skip
 
 
-def cases() -> list[Case]:
-    """All runs of part 1, each with a name of its own."""
+def numbered(rows: tuple[tuple[Any, ...], ...]) -> list[Case]:
+    """The cases of a table, each with a name of its own. Of a row without right names the usual ones are right; both of
+    an lr that stays high and is above 3 times that of the recipe."""
     found = []
-    for number, (task, fault, strength, changes, *names) in enumerate(_ROWS):
+    for number, (task, fault, strength, changes, *names) in enumerate(rows):
         right = names[0] if names else BOTH if fault == "late_lr" and strength > 3 else RIGHT[fault]
         found.append(Case(f"{number:03d}-{task}-{fault}", task, fault, float(strength), right, changes))
     return found
+
+
+def cases() -> list[Case]:
+    """All runs of part 1, each with a name of its own."""
+    return numbered(_ROWS)

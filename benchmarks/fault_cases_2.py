@@ -9,7 +9,7 @@ shuffled log three or more rows an epoch. The recipe with a constant lr has a qu
 
 from typing import Any
 
-from fault_cases import BOTH, HEALTHY, RIGHT, Case
+from fault_cases import BOTH, HEALTHY, Case, numbered
 
 _LEARNT = ("label_noise", "overfitting")
 _BIAS_ALONE: dict[str, Any] = {"groups": (("head/bias", 1.0), (".*", None))}
@@ -162,8 +162,4 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
 
 def cases() -> list[Case]:
     """All runs of part 2, each with a name of its own."""
-    found = []
-    for number, (task, fault, strength, changes, *names) in enumerate(_ROWS):
-        right = names[0] if names else BOTH if fault == "late_lr" and strength > 3 else RIGHT[fault]
-        found.append(Case(f"{number:03d}-{task}-{fault}", task, fault, float(strength), right, changes))
-    return found
+    return numbered(_ROWS)

@@ -128,14 +128,16 @@ def missing(task: str) -> str:
     return ""
 
 
-def _steps(total: int, batch_size: int, evaluate: int, log: int) -> dict[str, Any]:
+def steps_of(total: int, batch_size: int, evaluate: int, log: int) -> dict[str, Any]:
+    """The part of a recipe that tells its length, its batches, and how often it is evaluated and logged, in updates."""
     return {
         "train.total": f"{total}steps", "train.batch_size": batch_size, "train.eval_every": f"{evaluate}steps",
         "log.every": f"{log}steps",
     }  # fmt: skip
 
 
-def _mlp(*features: int, activation: str = "relu", dropout: float = 0.0) -> dict[str, Any]:
+def mlp_of(*features: int, activation: str = "relu", dropout: float = 0.0) -> dict[str, Any]:
+    """The part of a recipe that is an MLP."""
     return {
         "model.name": "mlp", "model.mlp.features": features, "model.mlp.activation": activation,
         "model.mlp.dropout": dropout,
@@ -148,42 +150,42 @@ _PIXELS = {"data.mean": (0.3,) * 8, "data.std": (0.35,) * 8}  # columns at the e
 TASKS: dict[str, TaskOf] = TASKS_1 | {
     "wine_mlp": TaskOf(
         wine,
-        _mlp(32, activation="tanh") | _steps(200, 16, 10, 5) | {
+        mlp_of(32, activation="tanh") | steps_of(200, 16, 10, 5) | {
             "optimizer.name": "adamw", "optimizer.lr": 1e-2, "schedule.name": "cosine",
         },
         "accuracy", 1.0,
     ),
     "breast_mlp": TaskOf(
         breast_cancer,
-        _mlp(32, 16, dropout=0.3) | _steps(300, 32, 20, 10) | {
+        mlp_of(32, 16, dropout=0.3) | steps_of(300, 32, 20, 10) | {
             "optimizer.name": "sgd", "optimizer.lr": 0.02, "schedule.name": "cosine",
         },
         "accuracy", 1.0,
     ),
     "iris_mlp": TaskOf(
         iris,
-        _mlp(16, activation="gelu") | _steps(240, 10, 14, 4) | {
+        mlp_of(16, activation="gelu") | steps_of(240, 10, 14, 4) | {
             "optimizer.name": "adam", "optimizer.lr": 2e-2, "schedule.name": "linear",
         },
         "accuracy", 1.0,
     ),
     "friedman_mlp": TaskOf(
         friedman,
-        _REGRESSION | _mlp(64, 32) | _steps(450, 50, 25, 9) | {
+        _REGRESSION | mlp_of(64, 32) | steps_of(450, 50, 25, 9) | {
             "optimizer.name": "adam", "optimizer.lr": 2e-2, "schedule.name": "cosine",
         },
         "r2", 1.0,
     ),
     "arm_mlp": TaskOf(
         arm,
-        _REGRESSION | _mlp(64, 64, activation="gelu") | _steps(600, 80, 30, 10) | {
+        _REGRESSION | mlp_of(64, 64, activation="gelu") | steps_of(600, 80, 30, 10) | {
             "optimizer.name": "adamw", "optimizer.lr": 5e-2, "schedule.name": "one_cycle",
         },
         "r2", 1.0,
     ),
     "informative_mlp": TaskOf(
         informative,
-        _mlp(48, 48, dropout=0.1) | _steps(400, 64, 25, 10) | {
+        mlp_of(48, 48, dropout=0.1) | steps_of(400, 64, 25, 10) | {
             "optimizer.name": "sgd", "optimizer.lr": 0.1, "schedule.name": "step", "schedule.step.every": "80steps",
             "optimizer.sgd.nesterov": True,
         },
@@ -191,7 +193,7 @@ TASKS: dict[str, TaskOf] = TASKS_1 | {
     ),
     "rows_gru": TaskOf(
         sequences,
-        _PIXELS | _steps(300, 64, 20, 6) | {
+        _PIXELS | steps_of(300, 64, 20, 6) | {
             "model.name": "gru", "model.gru.hidden": 48, "model.gru.output": "last", "model.gru.dropout": 0.1,
             "optimizer.name": "adamw", "optimizer.lr": 2e-2, "schedule.name": "cosine", "schedule.warmup": "5%",
             "clip.name": "norm",
@@ -200,7 +202,7 @@ TASKS: dict[str, TaskOf] = TASKS_1 | {
     ),
     "highway": TaskOf(
         sequences,
-        _PIXELS | _steps(350, 50, 25, 8) | {
+        _PIXELS | steps_of(350, 50, 25, 8) | {
             "model.name": "highway", "model.highway.layers": 6, "model.highway.width": 40,
             "model.highway.dropout": 0.2, "optimizer.name": "sgd", "optimizer.lr": 0.03, "schedule.name": "linear",
         },
@@ -208,7 +210,7 @@ TASKS: dict[str, TaskOf] = TASKS_1 | {
     ),
     "shapes_wide": TaskOf(
         other_shapes,
-        _steps(320, 50, 32, 10) | {
+        steps_of(320, 50, 32, 10) | {
             "model.name": "wide_resnet", "model.wide_resnet.depth": 10, "model.wide_resnet.widen": 1,
             "optimizer.name": "sgd", "optimizer.lr": 0.15, "optimizer.sgd.nesterov": True, "schedule.name": "cosine",
             "schedule.warmup": "5%",
@@ -217,7 +219,7 @@ TASKS: dict[str, TaskOf] = TASKS_1 | {
     ),
     "cifar_cnn": TaskOf(
         cifar,
-        _steps(320, 64, 32, 8) | {
+        steps_of(320, 64, 32, 8) | {
             "model.name": "cnn", "model.cnn.features": (16, 32, 32), "model.cnn.pools": 3, "augment": "flip_lr",
             "optimizer.name": "adamw", "optimizer.lr": 1e-2, "schedule.name": "cosine", "schedule.warmup": "5%",
         },
@@ -225,7 +227,7 @@ TASKS: dict[str, TaskOf] = TASKS_1 | {
     ),
     "denoise": TaskOf(
         other_shapes,
-        _steps(300, 50, 25, 10) | {
+        steps_of(300, 50, 25, 10) | {
             "task.name": "autoencoding", "task.autoencoding.corrupt": "noise(0.25)", "model.name": "autoencoder",
             "model.autoencoder.encoder": "cnn", "model.autoencoder.features": (8, 16), "model.autoencoder.pools": 2,
             "optimizer.name": "adam", "optimizer.lr": 1e-2, "schedule.name": "cosine",
@@ -234,7 +236,7 @@ TASKS: dict[str, TaskOf] = TASKS_1 | {
     ),
     "bytes_gru": TaskOf(
         None,
-        _steps(450, 32, 30, 10) | {
+        steps_of(450, 32, 30, 10) | {
             "task.name": "language_modelling", "data.name": "text", "data.text.path": _descriptions(),
             "data.text.unit": "bytes", "data.text.length": 24, "data.text.test": 0.15, "model.name": "gru",
             "model.gru.embedding": 24, "model.gru.hidden": 64, "model.gru.dropout": 0.0, "optimizer.name": "adam",

@@ -3,12 +3,12 @@
 import functools
 import importlib.util
 import os
-from typing import Any
 
 import numpy as np
 from fault_tasks import Splits, TaskOf
 from fault_tasks_2 import TASKS as TASKS_2
 from fault_tasks_2 import missing as missing_2
+from fault_tasks_2 import mlp_of, steps_of
 
 from jtrain.data.examples import Wanted
 from jtrain.data.sources import SOURCES
@@ -164,40 +164,26 @@ def missing(task: str) -> str:
     return missing_2(task)
 
 
-def _steps(total: int, batch_size: int, evaluate: int, log: int) -> dict[str, Any]:
-    return {
-        "train.total": f"{total}steps", "train.batch_size": batch_size, "train.eval_every": f"{evaluate}steps",
-        "log.every": f"{log}steps",
-    }  # fmt: skip
-
-
-def _mlp(*features: int, activation: str = "relu", dropout: float = 0.0) -> dict[str, Any]:
-    return {
-        "model.name": "mlp", "model.mlp.features": features, "model.mlp.activation": activation,
-        "model.mlp.dropout": dropout,
-    }  # fmt: skip
-
-
 _REGRESSION = {"task.name": "regression"}
 
 TASKS: dict[str, TaskOf] = TASKS_2 | {
     "moons_mlp": TaskOf(
         moons,
-        _mlp(24, 24, activation="tanh") | _steps(330, 30, 15, 6) | {
+        mlp_of(24, 24, activation="tanh") | steps_of(330, 30, 15, 6) | {
             "optimizer.name": "sgd", "optimizer.lr": 0.1, "schedule.name": "cosine", "schedule.warmup": "5%",
         },
         "accuracy", 1.0,
     ),
     "quantiles_mlp": TaskOf(
         quantiles,
-        _mlp(64, 32, activation="leaky_relu") | _steps(520, 40, 26, 13) | {
+        mlp_of(64, 32, activation="leaky_relu") | steps_of(520, 40, 26, 13) | {
             "optimizer.name": "rmsprop", "optimizer.lr": 1.5e-2, "schedule.name": "linear",
         },
         "accuracy", 1.0,
     ),
     "many_mlp": TaskOf(
         many,
-        _mlp(96, activation="gelu", dropout=0.1) | _steps(360, 80, 24, 6) | {
+        mlp_of(96, activation="gelu", dropout=0.1) | steps_of(360, 80, 24, 6) | {
             "optimizer.name": "sgd", "optimizer.lr": 0.15, "optimizer.sgd.nesterov": True,
             "schedule.name": "polynomial", "schedule.polynomial.power": 1.5,
         },
@@ -205,14 +191,14 @@ TASKS: dict[str, TaskOf] = TASKS_2 | {
     ),
     "impedance_mlp": TaskOf(
         impedance,
-        _REGRESSION | _mlp(48, 24, activation="tanh") | _steps(420, 60, 21, 7) | {
+        _REGRESSION | mlp_of(48, 24, activation="tanh") | steps_of(420, 60, 21, 7) | {
             "optimizer.name": "adagrad", "optimizer.lr": 0.1, "schedule.name": "cosine",
         },
         "r2", 1.0,
     ),
     "outliers_mlp": TaskOf(
         outliers,
-        _REGRESSION | _mlp(40, activation="gelu") | _steps(380, 48, 19, 8) | {
+        _REGRESSION | mlp_of(40, activation="gelu") | steps_of(380, 48, 19, 8) | {
             "loss.name": "huber", "loss.huber.delta": 0.5, "optimizer.name": "lion", "optimizer.lr": 5e-3,
             "schedule.name": "linear", "schedule.warmup": "5%",
         },
@@ -220,7 +206,7 @@ TASKS: dict[str, TaskOf] = TASKS_2 | {
     ),
     "tones_lstm": TaskOf(
         tones,
-        _steps(360, 40, 24, 9) | {
+        steps_of(360, 40, 24, 9) | {
             "model.name": "lstm", "model.lstm.hidden": 32, "model.lstm.output": "last", "model.lstm.dropout": 0.0,
             "optimizer.name": "adam", "optimizer.lr": 3e-2, "schedule.name": "one_cycle", "clip.name": "norm",
         },
@@ -228,7 +214,7 @@ TASKS: dict[str, TaskOf] = TASKS_2 | {
     ),
     "adding_gru": TaskOf(
         adding,
-        _REGRESSION | _steps(600, 50, 30, 10) | {
+        _REGRESSION | steps_of(600, 50, 30, 10) | {
             "model.name": "gru", "model.gru.hidden": 32, "model.gru.output": "last", "model.gru.dropout": 0.0,
             "optimizer.name": "adamw", "optimizer.lr": 3e-2, "schedule.name": "wsd", "clip.name": "norm",
         },
@@ -236,7 +222,7 @@ TASKS: dict[str, TaskOf] = TASKS_2 | {
     ),
     "stripes_cnn": TaskOf(
         stripes,
-        _steps(240, 40, 16, 5) | {
+        steps_of(240, 40, 16, 5) | {
             "model.name": "cnn", "model.cnn.features": (12, 24), "model.cnn.pools": 2,
             "model.cnn.activation": "gelu", "model.cnn.head": "flatten", "optimizer.name": "rmsprop",
             "optimizer.lr": 6e-3, "schedule.name": "cosine",
@@ -245,7 +231,7 @@ TASKS: dict[str, TaskOf] = TASKS_2 | {
     ),
     "blobs_resnet": TaskOf(
         blobs,
-        _steps(280, 32, 28, 7) | {
+        steps_of(280, 32, 28, 7) | {
             "model.name": "resnet", "model.resnet.depth": 18, "model.resnet.width": 4, "augment": "flip_lr",
             "optimizer.name": "sgd", "optimizer.lr": 0.1, "optimizer.sgd.nesterov": True,
             "schedule.name": "multistep", "schedule.multistep.milestones": ("60%", "85%"),
@@ -254,7 +240,7 @@ TASKS: dict[str, TaskOf] = TASKS_2 | {
     ),
     "cifar_fast": TaskOf(
         small_cifar,
-        _steps(300, 50, 30, 10) | {
+        steps_of(300, 50, 30, 10) | {
             "model.name": "fast_cnn", "model.fast_cnn.features": (12, 24), "augment": "flip_lr",
             "optimizer.name": "adam", "optimizer.lr": 4e-2, "schedule.name": "linear", "schedule.warmup": "5%",
         },
@@ -262,7 +248,7 @@ TASKS: dict[str, TaskOf] = TASKS_2 | {
     ),
     "curves_coder": TaskOf(
         curves,
-        _steps(500, 50, 25, 10) | {
+        steps_of(500, 50, 25, 10) | {
             "task.name": "autoencoding", "model.name": "autoencoder", "model.autoencoder.encoder": "mlp",
             "model.autoencoder.features": (48,), "model.autoencoder.code": 6, "model.autoencoder.activation": "tanh",
             "optimizer.name": "adamw", "optimizer.lr": 4e-2, "schedule.name": "cosine",
@@ -271,7 +257,7 @@ TASKS: dict[str, TaskOf] = TASKS_2 | {
     ),
     "topics_lstm": TaskOf(
         None,
-        _steps(420, 24, 35, 12) | {
+        steps_of(420, 24, 35, 12) | {
             "task.name": "language_modelling", "data.name": "text", "data.text.path": _topics(),
             "data.text.length": 28, "data.text.vocabulary": 72, "data.text.most": 150_000, "data.text.test": 0.1,
             "model.name": "lstm", "model.lstm.embedding": 24, "model.lstm.hidden": 48, "model.lstm.layers": 2,

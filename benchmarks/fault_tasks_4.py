@@ -3,10 +3,10 @@
 import functools
 import importlib.util
 import os
-from typing import Any
 
 import numpy as np
 from fault_tasks import Splits, TaskOf, digits
+from fault_tasks_2 import mlp_of, steps_of
 from fault_tasks_3 import TASKS as TASKS_3
 from fault_tasks_3 import missing as missing_3
 
@@ -153,26 +153,12 @@ def missing(task: str) -> str:
     return missing_3(task)
 
 
-def _steps(total: int, batch_size: int, evaluate: int, log: int) -> dict[str, Any]:
-    return {
-        "train.total": f"{total}steps", "train.batch_size": batch_size, "train.eval_every": f"{evaluate}steps",
-        "log.every": f"{log}steps",
-    }  # fmt: skip
-
-
-def _mlp(*features: int, activation: str = "relu", dropout: float = 0.0) -> dict[str, Any]:
-    return {
-        "model.name": "mlp", "model.mlp.features": features, "model.mlp.activation": activation,
-        "model.mlp.dropout": dropout,
-    }  # fmt: skip
-
-
 _REGRESSION = {"task.name": "regression"}
 
 TASKS: dict[str, TaskOf] = TASKS_3 | {
     "swiss_mlp": TaskOf(
         swiss,
-        _REGRESSION | _mlp(64, 32, activation="leaky_relu") | _steps(440, 44, 22, 8) | {
+        _REGRESSION | mlp_of(64, 32, activation="leaky_relu") | steps_of(440, 44, 22, 8) | {
             "optimizer.name": "adamax", "optimizer.lr": 3e-2, "schedule.name": "exponential",
             "schedule.exponential.every": "22steps", "schedule.exponential.gamma": 0.88,
         },
@@ -180,21 +166,21 @@ TASKS: dict[str, TaskOf] = TASKS_3 | {
     ),
     "checker_mlp": TaskOf(
         checkers,
-        _mlp(64, 64) | _steps(560, 56, 28, 14) | {
+        mlp_of(64, 64) | steps_of(560, 56, 28, 14) | {
             "optimizer.name": "adam", "optimizer.lr": 4e-2, "schedule.name": "one_cycle",
         },
         "accuracy", 1.0,
     ),
     "logic_mlp": TaskOf(
         logic,
-        _mlp(80, 40, dropout=0.2) | _steps(340, 52, 20, 5) | {
+        mlp_of(80, 40, dropout=0.2) | steps_of(340, 52, 20, 5) | {
             "optimizer.name": "muon", "optimizer.lr": 2e-2, "schedule.name": "linear",
         },
         "accuracy", 1.0,
     ),
     "products_highway": TaskOf(
         products,
-        _REGRESSION | _steps(480, 36, 24, 12) | {
+        _REGRESSION | steps_of(480, 36, 24, 12) | {
             "model.name": "highway", "model.highway.layers": 3, "model.highway.width": 32,
             "model.highway.activation": "gelu", "model.highway.dropout": 0.0, "optimizer.name": "adamw",
             "optimizer.lr": 4e-2, "schedule.name": "polynomial", "schedule.polynomial.power": 2.0,
@@ -203,7 +189,7 @@ TASKS: dict[str, TaskOf] = TASKS_3 | {
     ),
     "majority_gru": TaskOf(
         majority,
-        _steps(400, 48, 25, 9) | {
+        steps_of(400, 48, 25, 9) | {
             "model.name": "gru", "model.gru.hidden": 24, "model.gru.output": "last", "model.gru.dropout": 0.0,
             "optimizer.name": "adam", "optimizer.lr": 3e-2, "schedule.name": "wsd", "schedule.wsd.decay": "30%",
             "clip.name": "norm",
@@ -212,7 +198,7 @@ TASKS: dict[str, TaskOf] = TASKS_3 | {
     ),
     "brackets_lstm": TaskOf(
         brackets,
-        _steps(450, 60, 30, 7) | {
+        steps_of(450, 60, 30, 7) | {
             "model.name": "lstm", "model.lstm.hidden": 28, "model.lstm.output": "last", "model.lstm.dropout": 0.0,
             "optimizer.name": "rmsprop", "optimizer.lr": 2e-2, "schedule.name": "cosine", "clip.name": "norm",
         },
@@ -220,7 +206,7 @@ TASKS: dict[str, TaskOf] = TASKS_3 | {
     ),
     "marks_cnn": TaskOf(
         marks,
-        _steps(420, 50, 30, 6) | {
+        steps_of(420, 50, 30, 6) | {
             "model.name": "cnn", "model.cnn.features": (12, 24, 24), "model.cnn.pools": 2, "model.cnn.norm": "none",
             "model.cnn.head": "flatten", "optimizer.name": "sgd", "optimizer.lr": 0.05, "schedule.name": "linear",
             "schedule.warmup": "5%",
@@ -229,7 +215,7 @@ TASKS: dict[str, TaskOf] = TASKS_3 | {
     ),
     "bars_cnn": TaskOf(
         bars,
-        _REGRESSION | _steps(320, 40, 20, 8) | {
+        _REGRESSION | steps_of(320, 40, 20, 8) | {
             "model.name": "cnn", "model.cnn.features": (12, 20), "model.cnn.pools": 1, "model.cnn.head": "flatten",
             "optimizer.name": "adam", "optimizer.lr": 1e-2, "schedule.name": "cosine",
         },
@@ -237,7 +223,7 @@ TASKS: dict[str, TaskOf] = TASKS_3 | {
     ),
     "turned_wide": TaskOf(
         turned,
-        _steps(260, 40, 26, 5) | {
+        steps_of(260, 40, 26, 5) | {
             "model.name": "wide_resnet", "model.wide_resnet.depth": 10, "model.wide_resnet.widen": 1,
             "optimizer.name": "sgd", "optimizer.lr": 0.1, "optimizer.sgd.nesterov": True,
             "schedule.name": "one_cycle",
@@ -246,7 +232,7 @@ TASKS: dict[str, TaskOf] = TASKS_3 | {
     ),
     "animals_resnet": TaskOf(
         animals,
-        _steps(240, 32, 24, 6) | {
+        steps_of(240, 32, 24, 6) | {
             "model.name": "resnet", "model.resnet.depth": 18, "model.resnet.width": 4, "augment": "flip_lr",
             "optimizer.name": "adamw", "optimizer.lr": 1e-2, "schedule.name": "step",
             "schedule.step.every": "48steps", "schedule.step.gamma": 0.4,
@@ -255,7 +241,7 @@ TASKS: dict[str, TaskOf] = TASKS_3 | {
     ),
     "digits_denoise": TaskOf(
         digits,
-        _steps(520, 50, 40, 9) | {
+        steps_of(520, 50, 40, 9) | {
             "task.name": "autoencoding", "task.autoencoding.corrupt": "noise(0.3)", "model.name": "autoencoder",
             "model.autoencoder.encoder": "mlp", "model.autoencoder.features": (96, 32),
             "model.autoencoder.activation": "gelu", "optimizer.name": "lion", "optimizer.lr": 4e-3,
@@ -265,7 +251,7 @@ TASKS: dict[str, TaskOf] = TASKS_3 | {
     ),
     "turtle_gru": TaskOf(
         None,
-        _steps(400, 28, 40, 11) | {
+        steps_of(400, 28, 40, 11) | {
             "task.name": "language_modelling", "data.name": "text", "data.text.path": _turtle(),
             "data.text.length": 30, "data.text.vocabulary": 80, "data.text.test": 0.1, "model.name": "gru",
             "model.gru.embedding": 20, "model.gru.hidden": 56, "model.gru.dropout": 0.0,
