@@ -13,25 +13,25 @@ from jtrain.run import Run
 from jtrain.state import TrainState, Tree
 
 EVERY = 0.07  # of the run, between two probes at least
-# Passes over its examples that a probe makes at most: at three places of the line and at its end, and over training
-# examples. Of a training example that costs about a third.
-PASSES = 5
+# Passes over its examples that a probe makes: where the weights are, at two places ahead, and over training examples.
+# Of a training example that costs about a third.
+PASSES = 4
 COST = 0.03  # of the run's training that all probes may cost, where LEAST examples are not more than that
 LEAST, MOST = 256, 1024  # examples of a pass
 LIMIT = 64_000_000  # parameters, above which there is no room asked for two further copies of them
 
 # Places on the line in units of the stride: 0 is now, -1 the weights of the probe before.
-PLACES = {"between": -0.5, "ahead": 1.0, "far": 3.0}
+PLACES = {"ahead": 1.0, "far": 3.0}
 
 
 class LineProbe:
     """Probes of a run at its evaluations; nothing of them enters what is trained.
 
-    Along the line from the weights θ' of the probe before through those of now, θ, the validation loss is measured
-    half-way, at θ, and as far again and three times as far ahead: θ + t (θ − θ'). Where the lr is too low the weights
-    go straight, and the loss falls on and on ahead; where it is high they wander, the loss ahead rises steeply, and
-    that half-way, in the middle of the valley, is lower than at either end (Izmailov et al. 2018; Xing et al. 2018).
-    Beside it stand the metrics of training examples as evaluation has them: without dropout and augmentation.
+    Along the line from the weights θ' of the probe before through those of now, θ, the validation loss is measured at
+    θ, and as far again and three times as far ahead: θ + t (θ − θ'). Where the lr is too low the weights go straight,
+    and the loss falls on and on ahead; where it is high they wander between the walls of a valley, and the loss ahead
+    rises steeply (Xing et al. 2018, "A walk with SGD"). Beside it stand the metrics of training examples as evaluation
+    has them: without dropout and augmentation.
 
     Args:
       run: assembled.
@@ -63,16 +63,15 @@ class LineProbe:
           step: updates done.
 
         Returns:
-          'step', 'since' (updates done at the probe before); 'before', 'between', 'now', 'ahead', 'far': validation
-          losses (by `Run.line_step`); 'train/…': metrics of 'examples' training examples; 'of_val': examples
-          of the validation split.
+          'step'; 'before' (at the probe before), 'now', 'ahead', 'far': validation losses (by `Run.line_step`);
+          'train/…': metrics of 'examples' training examples; 'of_val': examples of the validation split.
         """
         now = self._metrics(self._run.line_step, state.params, state, "val")["loss"]
         before, self._before = self._before, (step, jax.tree.map(jnp.copy, state.params), now)
         if before is None:
             return None
-        since, there, loss = before
-        found = {"step": float(step), "since": float(since), "before": loss, "now": now}
+        _, there, loss = before
+        found = {"step": float(step), "before": loss, "now": now}
         for name, place in PLACES.items():
             params = _along(there, state.params, place)
             found[name] = self._metrics(self._run.line_step, params, state, "val")["loss"]

@@ -7,6 +7,7 @@ import numpy as np
 
 from jtrain import config as configs
 from jtrain.assembly import assemble
+from jtrain.errors import Interrupted
 
 
 @functools.cache
@@ -66,6 +67,17 @@ def hooked(run, give):
 
     feed.train_batches = train_batches
     return run
+
+
+def interrupting(at):
+    """A `judge` of train that ends it after the evaluation of an update, as a signal does."""
+
+    def judge(step, found):
+        if step == at:
+            raise Interrupted("as by a signal", 15)
+        return ""
+
+    return judge
 
 
 def timeless(rows):

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from helpers import blobs, hooked, timeless, tiny, tiny_run
+from helpers import blobs, hooked, interrupting, timeless, tiny, tiny_run
 
 import jtrain
 from jtrain import coaching
@@ -53,15 +53,8 @@ def test_a_verdict_is_told_once_and_kept_in_coach_json(tmp_path, says):
 
 def test_what_was_told_is_not_told_again_when_the_run_is_resumed(tmp_path, says):
     says(TOLD, since=7)
-    stopping = tiny_run()
-
-    def interrupt(step, found):
-        if step == 14:
-            raise Interrupted("as by a signal", 15)
-        return ""
-
     with pytest.raises(Interrupted):
-        jtrain.train(stopping, tmp_path / "w", judge=interrupt)
+        jtrain.train(tiny_run(), tmp_path / "w", judge=interrupting(14))
     jtrain.train(tiny_run(), tmp_path / "w")
     assert [step for step, _ in events(tmp_path / "w", "diagnose")] == [7]
 

@@ -36,7 +36,7 @@ class Curves:
       final_lr: that of the last update of the whole run, as it is planned.
       failed_at: the update whose loss or gradient was not finite, where one ended the run.
       mixed: training examples are mixed (mixup, cutmix), so that training metrics are not those of validation.
-      probes: of the line probe (`jtrain.line`), [p] each: 'step', 'since' and validation losses along the line through
+      probes: of the line probe (`jtrain.line`), [p] each: 'step' and validation losses along the line through
         the weights of these, 'train/…' metrics of training examples as evaluation has them; {}: none.
       normed: the model carries running statistics, or other state of its own.
       harder: something makes training clearly harder than validation: dropout of more than a tenth, augmentation other

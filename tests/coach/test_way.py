@@ -26,8 +26,7 @@ def seen(loss, *, ahead=1.0, far=1.0, lr=None, final=None, until=1.0, **known):
         "val_step": AT * TOTAL, "val": {"loss": now}, "total": TOTAL, "guess": GUESS, "updates_per_epoch": 50.0,
         "final_lr": float(lr[-1]) if final is None else final,
         "probes": {
-            "step": AT * TOTAL, "since": (AT - 0.1) * TOTAL, "before": before, "between": (now + before) / 2,
-            "now": now, "ahead": now * ahead, "far": now * far,
+            "step": AT * TOTAL, "before": before, "now": now, "ahead": now * ahead, "far": now * far,
         },
     }  # fmt: skip
     found = Curves(**given | known)

@@ -291,7 +291,7 @@ def test_fewer_examples_than_the_default_batch_are_no_hindrance():
 @pytest.mark.parametrize(
     ("length", "verdict", "step", "why"),
     [
-        (True, "overfitting", 56, "a shorter run was tried over all folds"),
+        (True, "overfitting", 56, "a shorter run was tried over folds"),
         (False, "overfitting", 14, "it is the best of all"),
         (False, "saturated", 56, "nothing overfits"),
     ],

@@ -67,7 +67,7 @@ def final_run(
     sound = may.length or "overfitting" not in names
     if few_to_judge(run) and last != best and study.rows[-1]["ended"] == "finished" and sound:
         step = last
-        why = "a shorter run was tried over all folds" if may.length else "nothing overfits"
+        why = "a shorter run was tried over folds" if may.length else "nothing overfits"
         reason = (
             f"on so few validation examples the best of many looks (update {best:,}) is mostly luck, and {why}; {acted}"
         )
